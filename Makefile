@@ -1,0 +1,60 @@
+# Everything runs in .venv, made by the first command that needs it. Only `make setup` and the first
+# run of the others use the package index; after that nothing needs a network.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lab test notebooks lint clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## create .venv with all packages (once; PYTHON=python3.12 names another Python)
+
+# One line says what is missing. An expanded $(error) stops before the recipe has done anything.
+FOUND = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+OLD = $(shell $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || echo old)
+NO_VENV = $(shell $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || echo missing)
+define check_python
+$(if $(FOUND),,$(error $(PYTHON) not found: install Python 3.11 or newer, or name one: make setup PYTHON=/path/to/python))
+$(if $(OLD),$(error Python 3.11 or newer is needed, $(PYTHON) is $(FOUND): install a newer one and name it: make setup PYTHON=python3.11))
+$(if $(NO_VENV),$(error $(PYTHON) cannot make virtual environments: install its venv module (Debian, Ubuntu: apt-get install python$(FOUND)-venv)))
+endef
+
+$(READY): pyproject.toml
+	$(check_python)
+	@echo "Setting up $(VENV) (a few minutes, about 1.3 GB)"
+	@$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --disable-pip-version-check --editable '.[test]'
+	@# Built now, so that no first chapter speaks of it; and JupyterLab does not ask about news.
+	@$(PY) -c 'import matplotlib.font_manager'
+	@mkdir -p $(VENV)/share/jupyter/lab/settings
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' \
+		> $(VENV)/share/jupyter/lab/settings/overrides.json
+	@touch $@
+
+# Root (in a container) and a machine without a display need a word each. JupyterLab stays on
+# localhost with its token, takes the next port where 8888 is taken, and prints the address.
+lab: $(READY)  ## open the course in JupyterLab (Ctrl-C twice ends it)
+	@set --; \
+	if [ "$$(id -u)" = 0 ]; then set -- "$$@" --allow-root; fi; \
+	if [ "$$(uname)" = Linux ] && [ -z "$$DISPLAY$$WAYLAND_DISPLAY" ]; then set -- "$$@" --no-browser; fi; \
+	exec $(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks "$$@"
+
+test: $(READY)  ## run all tests and all notebooks, without a network
+	@$(PY) -m pytest
+
+notebooks: $(READY)  ## run the notebooks and store their outputs (NB=notebooks/x.ipynb: only that one)
+	@$(PY) tests/tools/execute.py $(NB)
+
+lint: $(READY)  ## check style and format
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+clean:  ## remove .venv and all caches (the next command sets up again)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

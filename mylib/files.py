@@ -1,0 +1,51 @@
+"""Where files live, and how a file is written so that a crash never leaves half of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def data_path(name: str) -> Path:
+    """A file that is shipped with the course (``data/`` of the repository).
+
+    Raises `FileNotFoundError` with the places that were searched.
+    """
+    package = Path(__file__).resolve().parent
+    places = [package.parent / "data" / name, package / "_data" / name]
+    for place in places:
+        if place.exists():
+            return place
+    raise FileNotFoundError(f"{name} is not among the course's data; looked for {places}")
+
+
+def cache_dir() -> Path:
+    """Where downloads are kept: ``MYLIB_CACHE``, by default the platform's cache folder."""
+    if folder := os.environ.get("MYLIB_CACHE"):
+        return Path(folder)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "mylib"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "mylib"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mylib"
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends without error.
+
+    The rename is atomic, so a reader (or a killed run) sees the old file or the new one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield aside
+        with open(aside, "rb") as file:  # on disk before it takes the name
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

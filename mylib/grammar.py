@@ -1,0 +1,269 @@
+"""The Gazette's grammar: a TOML file, checked and flattened into templates.
+
+A frame is a kind of brief. It declares draws (named, independent choices of one row of a table)
+and slots (sentences, each with weighted variants). One variant per slot gives a *flat template*: a
+sequence of cells, each a fixed word or a reference to a column of a draw. ``data/README.md``
+describes the format for those who edit it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import regex
+
+from .tokenizer import pretokens
+
+REFERENCE = regex.compile(r"\{(\w+)\.(\w+)\}")
+TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG")
+SIDES = ("left", "right")
+
+
+class GrammarError(ValueError):
+    """A mistake in a grammar file; the message names file, frame or table, and key."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One word of a flat template: fixed (``word``), or the ``column`` of a ``draw``."""
+
+    word: str = ""
+    draw: str = ""
+    column: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of words that go together; ``weights`` sum to 1; ``tags`` of the tagged columns."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    weights: tuple[float, ...]
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that a frame answers: cells of the asking sentence, (draw, column) of the answer."""
+
+    ask: tuple[Cell, ...]
+    answer: Cell
+
+
+@dataclass(frozen=True)
+class Template:
+    """One choice of variant per slot: a sequence of cells with its probability."""
+
+    frame: str
+    prior: float
+    cells: tuple[Cell, ...]
+    draws: dict[str, str]
+    side: str | None
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """One edition: its tables and its flat templates, whose priors sum to 1."""
+
+    edition: str
+    paper: str
+    tables: dict[str, Table]
+    templates: tuple[Template, ...]
+
+    def units(self) -> list[str]:
+        """Every word that a document or question can contain, as the tokenizer cuts it, sorted."""
+        found = set()
+        for template in self.templates:
+            asked = [cell for question in template.questions for cell in question.ask]
+            for cell in itertools.chain(template.cells, asked):
+                found.update(self.choices(template, cell))
+        return sorted(found)
+
+    def choices(self, template: Template, cell: Cell) -> tuple[str, ...]:
+        """The words that may stand in a cell, one for each row of its table."""
+        if not cell.draw:
+            return (cell.word,)
+        table = self.tables[template.draws[cell.draw]]
+        column = table.columns.index(cell.column)
+        return tuple(" " + row[column] for row in table.rows)
+
+
+def load_grammar(path: str | Path) -> Grammar:
+    """Read and check a grammar file. Raises `GrammarError` for any mistake in it."""
+    try:
+        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise GrammarError(f"{path}: not a TOML file: {error}") from error
+    return _Reader(str(path)).grammar(raw)
+
+
+class _Reader:
+    """Checks as it reads; every complaint says where it stands."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def fail(self, where: str, what: str) -> GrammarError:
+        return GrammarError(f"{self.path}: {where}: {what}")
+
+    def section(
+        self, raw: Any, where: str, required: set[str], optional: set[str] = frozenset()
+    ) -> dict:
+        if not isinstance(raw, dict):
+            raise self.fail(where, f"expected a table of keys, found {type(raw).__name__}")
+        if missing := required - raw.keys():
+            raise self.fail(where, f"missing {', '.join(sorted(missing))}")
+        if unknown := raw.keys() - required - optional:
+            raise self.fail(where, f"unknown key {', '.join(sorted(unknown))}")
+        return raw
+
+    def weight(self, value: Any, where: str) -> float:
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        if not good or not math.isfinite(value) or value <= 0:
+            raise self.fail(where, f"a weight is a positive number, found {value!r}")
+        return float(value)
+
+    def grammar(self, raw: dict) -> Grammar:
+        self.section(raw, "file", {"edition", "paper", "tables", "frames"})
+        for key in ("tables", "frames"):
+            if not isinstance(raw[key], dict) or not raw[key]:
+                raise self.fail(key, "is empty")
+        self.tables = {name: self.table(name, table) for name, table in raw["tables"].items()}
+        frames = {name: self.frame(name, frame) for name, frame in raw["frames"].items()}
+        total = sum(weight for weight, _ in frames.values())
+        templates = tuple(
+            Template(**{**vars(template), "prior": template.prior * weight / total})
+            for weight, flat in frames.values()
+            for template in flat
+        )
+        return Grammar(str(raw["edition"]), str(raw["paper"]), self.tables, templates)
+
+    def table(self, name: str, raw: Any) -> Table:
+        where = f"tables.{name}"
+        self.section(raw, where, {"columns", "rows"}, {"tags", "weights"})
+        columns, rows = tuple(raw["columns"]), raw["rows"]
+        if not columns or len(set(columns)) < len(columns):
+            raise self.fail(f"{where}.columns", f"columns are named once each, found {columns}")
+        if not rows:
+            raise self.fail(f"{where}.rows", "no rows")
+        for number, row in enumerate(rows):
+            if len(row) != len(columns):
+                raise self.fail(
+                    f"{where}.rows[{number}]", f"{len(row)} words for {len(columns)} columns: {row}"
+                )
+            for column, word in zip(columns, row, strict=True):
+                if not isinstance(word, str) or pretokens(f" {word}") != [f" {word}"]:
+                    raise self.fail(
+                        f"{where}.rows[{number}].{column}", f"{word!r} is not one single word"
+                    )
+        weights = raw.get("weights", [1] * len(rows))
+        if len(weights) != len(rows):
+            raise self.fail(f"{where}.weights", f"{len(weights)} weights for {len(rows)} rows")
+        weights = [self.weight(w, f"{where}.weights[{i}]") for i, w in enumerate(weights)]
+        tags = dict(raw.get("tags", {}))
+        for column, tag in tags.items():
+            if column not in columns or tag not in TAGS:
+                raise self.fail(
+                    f"{where}.tags.{column}", f"no such column, or tag {tag!r} not in {TAGS}"
+                )
+        return Table(
+            columns,
+            tuple(tuple(row) for row in rows),
+            tuple(w / sum(weights) for w in weights),
+            tags,
+        )
+
+    def frame(self, name: str, raw: Any) -> tuple[float, list[Template]]:
+        where = f"frames.{name}"
+        self.section(raw, where, {"weight", "slots"}, {"draws", "questions"})
+        weight, draws = self.weight(raw["weight"], f"{where}.weight"), raw.get("draws", {})
+        for draw, table in draws.items():
+            if table not in self.tables:
+                raise self.fail(f"{where}.draws.{draw}", f"unknown table {table!r}")
+        if not raw["slots"]:
+            raise self.fail(f"{where}.slots", "a frame has at least one slot")
+        slots = [
+            self.slot(slot, f"{where}.slots[{i}]", draws) for i, slot in enumerate(raw["slots"])
+        ]
+        questions = tuple(
+            self.question(question, f"{where}.questions[{i}]", draws)
+            for i, question in enumerate(raw.get("questions", ()))
+        )
+        used = {cell.draw for slot in slots for _, cells, _ in slot for cell in cells}
+        if unused := draws.keys() - used:
+            raise self.fail(f"{where}.draws", f"never used: {', '.join(sorted(unused))}")
+        flat = []
+        for variants in itertools.product(*slots):
+            sides = [side for _, _, side in variants if side]
+            if len(sides) > 1:
+                raise self.fail(where, "two variants with a side can meet in one document")
+            flat.append(
+                Template(
+                    name,
+                    math.prod(prior for prior, _, _ in variants),
+                    tuple(cell for _, cells, _ in variants for cell in cells),
+                    dict(draws),
+                    sides[0] if sides else None,
+                    questions,
+                )
+            )
+        return weight, flat
+
+    def slot(self, raw: Any, where: str, draws: dict) -> list[tuple[float, list[Cell], str | None]]:
+        if not isinstance(raw, list) or not raw:
+            raise self.fail(where, "an empty slot: it needs at least one variant")
+        found = []
+        for number, variant in enumerate(raw):
+            here = f"{where}[{number}]"
+            variant = {"text": variant} if isinstance(variant, str) else variant
+            self.section(variant, here, {"text"}, {"weight", "side"})
+            side = variant.get("side")
+            if side not in (None, *SIDES):
+                raise self.fail(f"{here}.side", f"a side is one of {SIDES}, found {side!r}")
+            weight = self.weight(variant.get("weight", 1), f"{here}.weight")
+            found.append((weight, list(self.cells(variant["text"], here, draws)), side))
+        total = sum(weight for weight, _, _ in found)
+        return [(weight / total, cells, side) for weight, cells, side in found]
+
+    def question(self, raw: Any, where: str, draws: dict) -> Question:
+        self.section(raw, where, {"ask", "answer"})
+        answer = list(self.cells("{" + str(raw["answer"]) + "}", f"{where}.answer", draws))
+        if len(answer) != 1 or not answer[0].draw:
+            raise self.fail(f"{where}.answer", f"expected draw.column, found {raw['answer']!r}")
+        return Question(tuple(self.cells(raw["ask"], f"{where}.ask", draws)), answer[0])
+
+    def cells(self, text: Any, where: str, draws: dict) -> Iterator[Cell]:
+        """Cut a variant into cells, the way the tokenizer will cut the finished text."""
+        if not isinstance(text, str) or not text.strip():
+            raise self.fail(where, f"a text has at least one word, found {text!r}")
+        if text != text.strip() or "  " in text or "\n" in text:
+            raise self.fail(where, f"one space between words and none at the ends: {text!r}")
+        here, spaced = 0, f" {text}"
+        for match in REFERENCE.finditer(spaced):
+            draw, column = match.groups()
+            if draw not in draws:
+                raise self.fail(where, f"unknown draw {draw!r} in {match[0]}")
+            if column not in self.tables[draws[draw]].columns:
+                raise self.fail(
+                    where, f"table {draws[draw]!r} has no column {column!r}: {match[0]}"
+                )
+            before, after = spaced[match.start() - 1], spaced[match.end() : match.end() + 1]
+            if before != " " or after.isalnum() or after == "{":
+                raise self.fail(where, f"{match[0]} must stand as a word of its own")
+            yield from self.fixed(spaced[here : match.start() - 1], where)
+            yield Cell(draw=draw, column=column)
+            here = match.end()
+        yield from self.fixed(spaced[here:], where)
+
+    def fixed(self, text: str, where: str) -> Iterator[Cell]:
+        if "{" in text or "}" in text:
+            raise self.fail(where, f"a reference is written {{draw.column}}, found {text!r}")
+        for unit in pretokens(text):
+            yield Cell(word=unit)

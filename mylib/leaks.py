@@ -1,0 +1,243 @@
+"""The leak check: can an answer reach its own question?
+
+`certificate` answers before any training, from the objective alone: follow the mask through the
+layers and see whether a word that an output must name is shown at an input the output reaches.
+`audit` answers afterwards, for anybody's model: measure which inputs move which outputs
+(`mylib.probes`) and name the first pair that is not as expected.
+
+Source: reachability in a layered graph; the certificate is ours.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .masks import Rule, as_mask, bidirectional, causal, dense, reach
+from .objectives import Batch, Objective, Rows
+from .probes import influence, layer_influence, prefix_invariance
+
+__all__ = [
+    "Certificate",
+    "Leak",
+    "Report",
+    "audit",
+    "certificate",
+    "influence",
+    "layer_influence",
+    "leak_path",
+    "prefix_invariance",
+]
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One answer that reaches its own question.
+
+    Output ``output`` of row ``row`` must name the clean word of position ``source``; input
+    ``input`` shows that word; ``path`` leads from the output down to the input, one position per
+    layer (the first is the output, the last the input).
+    """
+
+    batch: int
+    row: int
+    output: int
+    source: int
+    input: int
+    path: tuple[int, ...]
+
+    def __str__(self) -> str:
+        hops = [p for n, p in enumerate(self.path) if n == 0 or p != self.path[n - 1]]
+        return (
+            f"row {self.row}: output {self.output} must name word {self.source} and sees it: "
+            + " <- ".join(map(str, hops))
+        )
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What `certificate` found. ``copies`` are answers shown on purpose, apart from leaks."""
+
+    objective: str
+    layers: int
+    asked: int
+    leaks: tuple[Leak, ...]
+    copies: int
+
+    @property
+    def sound(self) -> bool:
+        """No hidden answer reaches its question."""
+        return not self.leaks
+
+    @property
+    def copied_share(self) -> float:
+        """Share of the asked answers that are shown on purpose."""
+        return self.copies / self.asked
+
+    def __str__(self) -> str:
+        verdict = "sound" if self.sound else f"{len(self.leaks)} LEAKS, the first: {self.leaks[0]}"
+        return (
+            f"{self.objective}, {self.layers} layers: {self.asked} answers, "
+            f"{self.copies} declared copies; {verdict}"
+        )
+
+
+def certificate(
+    objective: Objective,
+    rows: Rows,
+    layers: int,
+    generator: torch.Generator | None = None,
+) -> Certificate:
+    """Check every pass that ``objective`` can make on ``rows`` in a network of ``layers`` layers.
+
+    The check is static and complete for what flows through attention: an answer that it calls
+    hidden cannot reach its question whatever the weights are. What positions or lengths tell is
+    outside it (`prefix_invariance` sees that).
+
+    Raises `ValueError` if an output is asked whose query may look at nobody: it would answer from
+    a vector of zeros.
+    """
+    noise = torch.Generator().manual_seed(0) if generator is None else generator
+    leaks: list[Leak] = []
+    asked = copies = 0
+    for number, batch in enumerate(objective.passes(rows, noise)):
+        visible = _visible(batch)
+        _refuse_blind(batch, visible)
+        asked += len(batch.targets)
+        owner, output = batch.asked.nonzero(as_tuple=True)
+        shows = (batch.shown[owner] == batch.source[:, None]) & (batch.source >= 0)[:, None]
+        hits = reach(visible, layers)[owner, output] & shows
+        copies += int((hits.any(-1) & batch.copied).sum())
+        for n in (hits.any(-1) & ~batch.copied).nonzero()[:, 0].tolist():
+            b, i = int(owner[n]), int(output[n])
+            j = int(hits[n].nonzero()[0])
+            path = leak_path(visible[b], layers, i, j)
+            leaks.append(Leak(number, b, i, int(batch.source[n]), j, path))
+    return Certificate(repr(objective), layers, asked, tuple(leaks), copies)
+
+
+def leak_path(visible: Tensor, layers: int, output: int, source: int) -> tuple[int, ...]:
+    """A way from ``output`` (above the last layer) to ``source`` (below the first).
+
+    ``visible`` bool (T, T). One position per layer boundary, layers + 1 in all, with as few moves
+    as needed. Raises `ValueError` where there is none.
+    """
+    step = visible | torch.eye(len(visible), dtype=torch.bool)
+    below = [reach(visible, layer)[:, source] for layer in range(layers + 1)]
+    if not below[layers][output]:
+        raise ValueError(f"input {source} does not reach output {output} in {layers} layers")
+    path = [output]
+    for layer in range(layers, 0, -1):
+        here = path[-1]
+        onward = step[here] & below[layer - 1]
+        # Straight to the source if it is in sight, else stay, else the first that leads there.
+        choices = [source, here, *onward.nonzero()[:, 0].tolist()]
+        path.append(next(c for c in choices if onward[c]))
+    return tuple(path)
+
+
+def _visible(batch: Batch) -> Tensor:
+    """Who may look at whom in a batch, over all heads: bool (B, T, T)."""
+    rows, time = batch.inputs.shape
+    return dense(batch.mask, time, batch=rows).any(1)
+
+
+def _refuse_blind(batch: Batch, visible: Tensor) -> None:
+    blind = batch.asked & ~visible.any(-1)
+    if blind.any():
+        row, output = blind.nonzero()[0].tolist()
+        raise ValueError(f"output {output} of row {row} is asked, but its query may look at nobody")
+
+
+@dataclass
+class Report:
+    """What `audit` found: ``ok``, and every case with its matrix and its complaints."""
+
+    expected: str
+    cases: dict[str, Tensor] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def __str__(self) -> str:
+        if self.ok:
+            return f"{self.expected}: as expected in {len(self.cases)} checks"
+        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+        return f"NOT {self.expected}: {self.problems[0]}{more}"
+
+
+def audit(
+    model: Callable,
+    expected: str | Rule,
+    ids: Tensor | None = None,
+    **inputs: Any,
+) -> Report:
+    """Measure a model against ``expected``: "causal", "bidirectional" or a mask of each layer.
+
+    ``model``: our `GPT` (pass ``mask=``), a Hugging Face model (also tried with right and left
+    padding), or any callable from ids (B, T) to outputs (B, T, ...). The whole model is measured,
+    and each attention module by itself. ``ids``: (T,), by default eight different tokens.
+
+    The report names the first wrong pair in words; `Report.cases` holds the measured matrices.
+    """
+    masks = {"causal": causal, "bidirectional": bidirectional}
+    if isinstance(expected, str) and expected not in masks:
+        raise ValueError(f"expected is 'causal', 'bidirectional' or a mask, not {expected!r}")
+    mask = as_mask(masks[expected] if isinstance(expected, str) else expected)
+    ids = torch.arange(1, 9) if ids is None else ids
+    report = Report(mask.name)
+    is_module = isinstance(model, nn.Module)
+    for case, valid, batch, extra in _cases(model, ids, inputs):
+        time = batch.shape[1]
+        pattern = dense(mask, time)[0, 0]
+        layers: dict[str, Tensor] = {}
+        if is_module:
+            try:
+                layers = layer_influence(model, batch, **inputs, **extra)
+            except ValueError as error:
+                if "no attention module" not in str(error):
+                    raise
+        whole = influence(model, batch, **inputs, **extra)
+        _compare(report, f"whole model, {case}", whole, reach(pattern, max(len(layers), 1)), valid)
+        for name, seen in layers.items():
+            _compare(report, f"{name}, {case}", seen, pattern, valid)
+    return report
+
+
+def _cases(model: Callable, ids: Tensor, inputs: dict):
+    """(name, which tokens are real, batch, further inputs): one row alone, then padded ones."""
+    time = len(ids)
+    yield "no padding", torch.ones(time, dtype=torch.bool), ids[None], {}
+    takes = inspect.signature(getattr(model, "forward", model)).parameters
+    if "attention_mask" not in takes or "attention_mask" in inputs:
+        return
+    pads = max(1, time // 3)
+    for side in ("right", "left"):
+        valid = torch.ones(time, dtype=torch.bool)
+        valid[-pads:] = False
+        valid = valid if side == "right" else valid.flip(0)
+        attention = torch.stack([valid, torch.ones_like(valid)]).long()
+        yield f"{side} padding", valid, torch.stack([ids, ids]), {"attention_mask": attention}
+
+
+def _compare(report: Report, where: str, seen: Tensor, pattern: Tensor, valid: Tensor) -> None:
+    """Real queries against the pattern; pads must be seen by no real query."""
+    report.cases[where] = seen
+    wanted = pattern & valid[None, :]
+    wrong = (seen != wanted) & valid[:, None]
+    # A token's own influence also travels past attention, in the residual stream.
+    wrong &= ~(torch.eye(len(seen), dtype=torch.bool) & seen)
+    if wrong.any():
+        i, j = wrong.nonzero()[0].tolist()
+        kind = "token" if valid[j] else "the pad at"
+        verb = "sees" if seen[i, j] else "does not see"
+        report.problems.append(
+            f"{where}: token {i} {verb} {kind} {j} ({int(wrong.sum())} wrong pairs)"
+        )

@@ -1,0 +1,294 @@
+"""One small Transformer, GPT-2's architecture, with the mask as an argument.
+
+There is no mask buffer, no ``is_decoder`` flag and no second attention class: who may look at whom
+is said at every call. B batch, T time, C channels (n_embd), H heads, V vocabulary.
+
+Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019); names of
+fields and parameters are GPT-2's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .files import replacing
+from .masks import Rule, as_mask, causal, dense
+
+FORMAT = "mylib.GPT 1"
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Sizes of a `GPT`, under GPT-2's names; ``dropout`` stands for its three ``*_pdrop``."""
+
+    vocab_size: int
+    n_positions: int = 128
+    n_embd: int = 128
+    n_layer: int = 4
+    n_head: int = 4
+    dropout: float = 0.0
+    layer_norm_epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "n_positions", "n_embd", "n_head"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, got {getattr(self, name)}")
+        if self.n_layer < 0:
+            raise ValueError(f"n_layer is at least 0, got {self.n_layer}")
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd={self.n_embd} is not divisible by n_head={self.n_head}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout lies in [0, 1), got {self.dropout}")
+
+
+class Cache:
+    """Keys and values of the tokens a model has read so far, one pair per layer."""
+
+    def __init__(self) -> None:
+        self.layers: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return self.layers[0][0].shape[2] if self.layers else 0
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Append keys and values (B, H, T, C/H) of one layer; return all of them."""
+        if layer == len(self.layers):
+            self.layers.append((k, v))
+        else:
+            old_k, old_v = self.layers[layer]
+            self.layers[layer] = torch.cat([old_k, k], 2), torch.cat([old_v, v], 2)
+        return self.layers[layer]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention under whatever mask it is given."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.n_head, self.dropout = config.n_head, config.dropout
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(
+        self, x: Tensor, visible: Tensor | None, cache: Cache | None = None, layer: int = 0
+    ) -> Tensor:
+        """x (B, T, C) -> (B, T, C). ``visible`` is bool (B, 1 or H, T, keys); None means causal.
+
+        A query that may look at nobody gets zeros.
+        """
+        B, T, C = x.shape
+        q, k, v = self.c_attn(x).split(C, dim=2)  # each (B, T, C)
+        q, k, v = (t.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for t in (q, k, v))
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=visible,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=visible is None,
+        )
+        y = y.transpose(1, 2).reshape(B, T, C)
+        return F.dropout(self.c_proj(y), self.dropout, self.training)
+
+
+class MLP(nn.Module):
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return F.dropout(x, self.dropout, self.training)
+
+
+class Block(nn.Module):
+    """Attention, then MLP, each read from a layer norm and added to the residual stream."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.attn = Attention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.mlp = MLP(config)
+
+    def forward(
+        self, x: Tensor, visible: Tensor | None, cache: Cache | None = None, layer: int = 0
+    ) -> Tensor:
+        x = x + self.attn(self.ln_1(x), visible, cache, layer)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT(nn.Module):
+    """GPT-2's network. ``model(ids, mask=causal, positions=None, cache=None)`` -> (B, T, V)."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+
+    @classmethod
+    def init(cls, config: GPTConfig, generator: torch.Generator) -> GPT:
+        """A fresh model with GPT-2's initial weights, drawn from ``generator``.
+
+        Normal with standard deviation 0.02; the two projections back into the residual stream are
+        scaled by 1/sqrt(2 * n_layer); biases are 0.
+        """
+        model = cls(config)
+        for name, weight in model.named_parameters():
+            if weight.dim() < 2:
+                nn.init.constant_(weight, float("ln_" in name and name.endswith("weight")))
+                continue
+            scale = 1 / math.sqrt(2 * config.n_layer) if "c_proj" in name else 1.0
+            nn.init.normal_(weight, std=0.02 * scale, generator=generator)
+        return model
+
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Rule = causal,
+        positions: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Logits (B, T, V) for token ids (B, T); see `hidden` for the arguments and errors."""
+        return self.head(self.hidden(ids, mask, positions, cache))
+
+    def hidden(
+        self,
+        ids: Tensor,
+        mask: Rule = causal,
+        positions: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Final hidden states (B, T, C), after the last layer norm.
+
+        ``mask``: who may look at whom (`mylib.masks`). ``positions``: int (B, T) or (T,), by
+        default 0, 1, ... from the left. ``cache``: a `Cache`; the ids are then the tokens that
+        follow the P cached ones, the mask is asked for queries P ... and keys 0 ..., and a mask
+        under which a cached token may look at a new one is refused: its cached states would be
+        wrong.
+
+        Raises `ValueError` for ids outside the vocabulary, more positions than the model has, a
+        mask made for another batch, and the refused cache.
+        """
+        self._check(ids)
+        past = cache.length if cache is not None else 0
+        if positions is None:
+            positions = torch.arange(past, past + ids.shape[1], device=ids.device)
+        self._check_positions(positions, ids)
+        visible = self._visible(mask, ids, past)
+        x = self.wte(ids) + self.wpe(positions)
+        x = F.dropout(x, self.config.dropout, self.training)
+        for layer, block in enumerate(self.h):
+            x = block(x, visible, cache, layer)
+        return self.ln_f(x)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of hidden states (..., C); the weights are those of the embedding.
+
+        ``model.head(hidden[asked])`` computes logits only where they are asked for.
+        """
+        return F.linear(hidden, self.wte.weight)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The token embedding (transformers' name for it)."""
+        return self.wte
+
+    def _visible(self, mask: Rule, ids: Tensor, past: int) -> Tensor | None:
+        batch, time = ids.shape
+        if mask is causal and (past == 0 or time == 1):
+            # The kernel's own causal path: nothing to materialise. One new token sees everything.
+            return (
+                None if past == 0 else torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device)
+            )
+        mask = as_mask(mask).to(ids.device)
+        every = torch.arange(past + time, device=ids.device)
+        if past and mask is not causal:
+            back = dense(mask, every[:past], every, batch=batch)[..., past:]
+            if bool(back.any()):
+                _, _, query, key = back.nonzero()[0].tolist()
+                raise ValueError(
+                    f"{mask} cannot be cached: cached token {query} may look at new token "
+                    f"{past + key}, so its cached state would be wrong"
+                )
+        return dense(mask, every[past:], every, batch=batch)
+
+    def _check(self, ids: Tensor) -> None:
+        if ids.dim() != 2 or ids.shape[1] == 0:
+            raise ValueError(f"ids are (B, T) with T at least 1, got {tuple(ids.shape)}")
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= self.config.vocab_size:
+            raise ValueError(f"ids lie in 0..{self.config.vocab_size - 1}, found {low}..{high}")
+
+    def _check_positions(self, positions: Tensor, ids: Tensor) -> None:
+        if positions.shape not in (ids.shape, ids.shape[1:]):
+            raise ValueError(
+                f"positions are (T,) or (B, T) like ids {tuple(ids.shape)}, "
+                f"got {tuple(positions.shape)}"
+            )
+        low, high = int(positions.min()), int(positions.max())
+        if low < 0 or high >= self.config.n_positions:
+            raise ValueError(
+                f"the model has {self.config.n_positions} positions (n_positions), "
+                f"asked for {low}..{high}"
+            )
+
+    def save(self, path: str | Path, **notes: str) -> None:
+        """Write weights, config and ``notes`` to one safetensors file, whole or not at all."""
+        from safetensors.torch import save_file
+
+        header = {"format": FORMAT, "config": json.dumps(dataclasses.asdict(self.config)), **notes}
+        with replacing(path) as aside:
+            tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+            save_file(tensors, aside, {key: str(value) for key, value in header.items()})
+
+    @classmethod
+    def load(cls, path: str | Path) -> GPT:
+        """A model written by `save`, on the CPU, in evaluation mode.
+
+        Raises `FileNotFoundError`, or `ValueError` for a damaged or foreign file, with what is
+        wrong with it.
+        """
+        tensors, header = read_safetensors(path, FORMAT)
+        try:
+            model = cls(GPTConfig(**json.loads(header["config"])))
+            model.load_state_dict(tensors)
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            raise ValueError(f"{path}: weights and config do not fit: {error}") from error
+        return model.eval()
+
+
+def read_safetensors(path: str | Path, form: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of a safetensors file whose header says ``format = form``."""
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path}: not a safetensors file, or damaged: {error}") from error
+    if header.get("format") != form:
+        raise ValueError(
+            f"{path}: a foreign file: its header says format={header.get('format')!r}, "
+            f"expected {form!r}"
+        )
+    return tensors, header

@@ -1,0 +1,296 @@
+"""Training: one call for one core, one GPU and many machines.
+
+`fit` draws documents, lays them out in rows, lets the objective make its passes and follows the
+gradient, with Hugging Face Accelerate underneath. Everything random is a function of
+(seed, step), drawn for the global batch and then cut by process: the number of processes and of
+accumulation steps changes nothing, and a killed run resumes to the same weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .files import replacing
+from .model import GPT, read_safetensors
+from .muon import Muon
+from .objectives import Objective, Rows
+
+FORMAT = "mylib.fit 1"
+
+
+class Source(Protocol):
+    """Anything that documents can be drawn from: a `Gazette`, a `datasets.Stream`, ..."""
+
+    def sample(self, n: int, generator: torch.Generator) -> list[Tensor]: ...
+
+
+@dataclass
+class History:
+    """What `fit` saw: ``loss[i]`` is the loss of step ``steps[i]`` (1, 2, ...), in nats per
+    answer on the step's own batch, before its update."""
+
+    steps: list[int] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+
+
+def fit(
+    model: GPT,
+    objective: Objective,
+    documents: Source | Sequence[Tensor],
+    steps: int,
+    *,
+    batch: int = 64,
+    row: int | None = None,
+    learning_rate: float = 3e-3,
+    warmup: float = 0.05,
+    weight_decay: float = 0.0,
+    clip: float = 1.0,
+    accumulate: int = 1,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    save_every: int = 200,
+    precision: str = "no",
+    progress: bool = True,
+) -> History:
+    """Train ``model`` in place for ``steps`` steps of ``batch`` documents; returns the history.
+
+    ``documents``: something with ``sample(n, generator)``, or a sequence of 1-D tensors, which is
+    read in a new order every epoch. ``row``: tokens of a packed row (by default the model's
+    positions). The matrices of the blocks are trained by Muon, embeddings, norms and biases by
+    AdamW; the learning rate rises over the first ``warmup`` share of the steps and falls linearly
+    to zero (docs: ``data/results/optimiser.csv``). ``clip``: greatest gradient norm.
+    ``accumulate``: slices a batch is cut into when memory is short. ``precision``: Accelerate's
+    ``mixed_precision`` ("no", "bf16", ...).
+
+    With ``checkpoint`` (a file name) the state is saved every ``save_every`` steps and at the end,
+    and a run that finds its own checkpoint goes on from there. The model trains on the device it
+    is on, or on those that ``accelerate launch`` hands out.
+
+    Raises `ValueError` for settings that make no sense, a loss that is not finite, and a
+    checkpoint of another run or a damaged one.
+    """
+    for name, value in {"steps": steps, "batch": batch, "accumulate": accumulate}.items():
+        if value < 1:
+            raise ValueError(f"{name} is at least 1, got {value}")
+    from accelerate import Accelerator
+    from tqdm.auto import tqdm
+
+    launched = "LOCAL_RANK" in os.environ
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    accelerator = Accelerator(cpu=on_cpu and not launched, mixed_precision=precision)
+    settings = {
+        "objective": repr(objective),
+        "config": dataclasses.asdict(model.config),
+        **dict(steps=steps, batch=batch, row=row, learning_rate=learning_rate, warmup=warmup),
+        **dict(weight_decay=weight_decay, clip=clip, seed=seed),
+    }
+    optimizers = make_optimizers(model, learning_rate, weight_decay)
+    start, history = 0, History()
+    if checkpoint is not None and Path(checkpoint).exists():
+        start, history = _restore(Path(checkpoint), model, optimizers, settings)
+    net, *optimizers = accelerator.prepare(_Asked(model), *optimizers)
+    net.train()
+    row = model.config.n_positions if row is None else row
+    quiet = not progress or not accelerator.is_main_process
+    for step in tqdm(range(start, steps), initial=start, total=steps, disable=quiet, leave=False):
+        rate = learning_rate * schedule(step, steps, warmup)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        rows = objective.rows(draw(documents, batch, seed, step), row)
+        passes = objective.make(rows, generator(seed, step, "noise"))
+        loss = _accumulated_loss(net, objective, passes, accelerator, accumulate, (seed, step))
+        if not math.isfinite(loss):
+            raise ValueError(f"the loss is {loss} at step {step + 1} of {objective}; nothing saved")
+        accelerator.clip_grad_norm_(net.parameters(), clip)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        history.steps.append(step + 1)
+        history.loss.append(loss)
+        last = step + 1 == steps
+        if checkpoint is not None and (last or (step + 1) % save_every == 0):
+            if accelerator.is_main_process:
+                _save(Path(checkpoint), model, optimizers, step + 1, settings, history)
+            accelerator.wait_for_everyone()
+    model.eval()
+    return history
+
+
+def evaluate(
+    model: GPT,
+    objective: Objective,
+    documents: Sequence[Tensor],
+    generator: torch.Generator | None = None,
+    batch: int = 64,
+) -> Tensor:
+    """Summed -log p of each document under an objective, nats (number of documents,).
+
+    One document a row, so that the result can be paired with an oracle's on the same documents.
+    Passes are added; their weights count.
+    """
+    noise = torch.Generator().manual_seed(0) if generator is None else generator
+    device, found = next(model.parameters()).device, []
+    was_training = model.training
+    model.eval()
+    for start in range(0, len(documents), batch):
+        rows = Rows.padded(list(documents[start : start + batch]))
+        total = torch.zeros(len(rows.tokens))
+        for each in objective.passes(rows, noise):
+            moved = each.to(device)
+            with torch.no_grad():
+                hidden = model.hidden(moved.inputs, moved.mask, moved.positions)
+                nll = objective.nll(model.head(hidden[moved.asked]), moved) * moved.weights
+            total.index_add_(0, each.asked.nonzero()[:, 0], nll.float().cpu())
+        found.append(total)
+    model.train(was_training)
+    return torch.cat(found)
+
+
+def make_optimizers(model: GPT, learning_rate: float, weight_decay: float) -> list:
+    """Muon for the matrices of the blocks, AdamW for all other parameters.
+
+    Muon's updates are scaled to AdamW's size, so that one learning rate serves both.
+    """
+    matrices = [p for n, p in model.named_parameters() if n.startswith("h.") and p.dim() == 2]
+    inside = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in inside]
+    adamw = torch.optim.AdamW(others, learning_rate, (0.9, 0.98), weight_decay=weight_decay)
+    if not matrices:
+        return [adamw]
+    return [Muon(matrices, learning_rate, weight_decay=weight_decay), adamw]
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """Share of the learning rate at ``step`` (0, 1, ...): up linearly, then down to zero."""
+    rise = max(1, round(warmup * steps))
+    return min((step + 1) / rise, (steps - step) / max(1, steps - rise + 1))
+
+
+def generator(seed: int, step: int, purpose: str) -> torch.Generator:
+    """The generator of one step and one purpose: a function of its arguments alone."""
+    number = int.from_bytes(f"{purpose}:{seed}:{step}".encode(), "big") % (2**61 - 1)
+    return torch.Generator().manual_seed(number)
+
+
+def draw(documents: Source | Sequence[Tensor], n: int, seed: int, step: int) -> list[Tensor]:
+    """The ``n`` documents of a step."""
+    if hasattr(documents, "sample"):
+        return documents.sample(n, generator(seed, step, "documents"))
+    if len(documents) == 0:
+        raise ValueError("no documents to train on")
+    found: list[Tensor] = []
+    for index in range(step * n, (step + 1) * n):
+        epoch, place = divmod(index, len(documents))
+        if not found or place == 0:
+            order = torch.randperm(len(documents), generator=generator(seed, epoch, "epoch"))
+        found.append(documents[int(order[place])])
+    return found
+
+
+class _Asked(torch.nn.Module):
+    """Logits of the asked outputs only, through ``forward``, where DDP and autocast listen."""
+
+    def __init__(self, model: GPT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Any) -> Tensor:
+        hidden = self.model.hidden(batch.inputs, batch.mask, batch.positions)
+        return self.model.head(hidden[batch.asked])
+
+
+def _accumulated_loss(net, objective, passes, accelerator, accumulate: int, key) -> float:
+    """Backward through every slice of every pass that this process owns; the global loss."""
+    world, rank = accelerator.num_processes, accelerator.process_index
+    total = torch.zeros((), device=accelerator.device)
+    for number, whole in enumerate(passes):
+        pieces = world * accumulate
+        edges = [round(i * len(whole.inputs) / pieces) for i in range(pieces + 1)]
+        for turn in range(accumulate):
+            piece = rank * accumulate + turn
+            part = whole.take(slice(edges[piece], edges[piece + 1]))
+            last = number == len(passes) - 1 and turn == accumulate - 1
+            if part is None:
+                if world > 1:
+                    raise ValueError(
+                        f"a batch of {len(whole.inputs)} rows is too small for {world} processes "
+                        f"with {accumulate} slices each: process {rank} has nothing to do"
+                    )
+                continue
+            part = part.to(accelerator.device)
+            with _dropout(net, (*key, number, piece)), _sync(accelerator, net, last):
+                loss = objective.loss(net(part), part) / whole.denominator
+                # DDP averages over processes; the loss is a sum over them.
+                accelerator.backward(loss * world)
+            total += loss.detach()
+    return float(accelerator.reduce(total, reduction="sum"))
+
+
+def _sync(accelerator, net, last: bool):
+    import contextlib
+
+    return contextlib.nullcontext() if last else accelerator.no_sync(net)
+
+
+def _dropout(net, key):
+    """Dropout draws from torch's global generator; lend it one that depends on the key alone."""
+    import contextlib
+
+    model = getattr(net, "module", net).model
+    if model.config.dropout == 0:
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def lent():
+        with torch.random.fork_rng():
+            torch.manual_seed(generator(*key[:2], f"dropout{key[2:]}").initial_seed())
+            yield
+
+    return lent()
+
+
+def _save(path: Path, model, optimizers, step: int, settings: dict, history: History) -> None:
+    """One file: weights, optimiser tensors, and the rest as JSON in its header."""
+    from safetensors.torch import save_file
+
+    tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
+    for o, optimizer in enumerate(optimizers):
+        for p, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{o}.{p}.{key}": t for key, t in state.items()}
+    header = {"step": step, "settings": settings, "history": vars(history)}
+    with replacing(path) as aside:
+        tensors = {name: t.detach().contiguous().cpu() for name, t in tensors.items()}
+        save_file(tensors, aside, {"format": FORMAT, "run": json.dumps(header)})
+
+
+def _restore(path: Path, model, optimizers, settings: dict) -> tuple[int, History]:
+    tensors, header = read_safetensors(path, FORMAT)
+    run = json.loads(header["run"])
+    wanted = json.loads(json.dumps(settings))
+    if differ := [key for key in wanted if run["settings"].get(key) != wanted[key]]:
+        raise ValueError(
+            f"{path} belongs to another run: "
+            + "; ".join(f"{k} was {run['settings'].get(k)}, now {wanted[k]}" for k in differ)
+        )
+    weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+    model.load_state_dict(weights)
+    for o, optimizer in enumerate(optimizers):
+        full = optimizer.state_dict()
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition(f"optimizer.{o}.")
+            if kind == "" and rest:
+                p, key = rest.split(".")
+                full["state"].setdefault(int(p), {})[key] = tensor
+        optimizer.load_state_dict(full)
+    return run["step"], History(**run["history"])

@@ -1,0 +1,166 @@
+"""Each rule of the notebook guard refuses its own mistake, and only that: one good notebook in
+memory, one change at a time."""
+
+import copy
+import json
+
+import notebook_guard
+import pytest
+
+
+def markdown(name, text):
+    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": text}
+
+
+def code(name, text, *outputs, tags=()):
+    return {
+        "cell_type": "code",
+        "id": name,
+        "metadata": {"tags": list(tags)} if tags else {},
+        "source": text,
+        "outputs": list(outputs),
+        "execution_count": None,
+    }
+
+
+def printed(text, name="stdout"):
+    return {"output_type": "stream", "name": name, "text": text}
+
+
+def shown(**data):
+    data = {mime.replace("_", "/"): text for mime, text in data.items()}
+    return {"output_type": "display_data", "metadata": {}, "data": data}
+
+
+def raised(text):
+    return {"output_type": "error", "ename": "NotSolved", "evalue": text, "traceback": [text]}
+
+
+def number(notebook):
+    for count, cell in enumerate(notebook_guard.code_cells(notebook), start=1):
+        cell["execution_count"] = count
+
+
+FIGURE = shown(image_png="aGk=", text_plain="<Figure size 600x350 with 1 Axes>")
+
+
+@pytest.fixture
+def good():
+    notebook = {
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+        "cells": [
+            markdown("title", "# Causal attention\n\nReading time: 40 min. Running time: 20 s."),
+            code("sum", "x = 1; y = 2  # a semicolon inside is fine\nprint(x + y)", printed("3")),
+            code("curve", "plt.plot(x)\nplt.show()", FIGURE),
+            markdown("curve-words", "What you see: a line.\n\n## Next\n\n```\n# no heading\n```"),
+            code("stub", "def f():\n    print('later')", tags=["exercise"]),
+            code("check", "check(f)", raised("not yet"), tags=["check", "raises-exception"]),
+            code("solution", "def g(): pass", tags=["solution"]),
+            code("link", "page", shown(text_html='<a href="https://a.org/b/c">1/2</a><br/>')),
+            code("claims", "table", printed("holds")),
+        ],
+    }
+    number(notebook)
+    return notebook
+
+
+def cell(notebook, name):
+    return next(cell for cell in notebook["cells"] if cell["id"] == name)
+
+
+def test_the_good_notebook_passes(good):
+    assert notebook_guard.problems(json.dumps(good)) == []
+
+
+def put(name, **values):
+    return lambda notebook: cell(notebook, name).update(values)
+
+
+def mark(name, **values):
+    return lambda notebook: cell(notebook, name)["metadata"].update(values)
+
+
+def output(name, *outputs):
+    return put(name, outputs=list(outputs))
+
+
+def drop(name):
+    return lambda notebook: notebook["cells"].remove(cell(notebook, name))
+
+
+def append(*cells):
+    return lambda notebook: notebook["cells"].extend(copy.deepcopy(cells))
+
+
+def many(count, *tags):
+    pairs = [(markdown(f"why{i}", "why"), code(f"more{i}", "1", tags=tags)) for i in range(count)]
+    return append(*(one for pair in pairs for one in pair))
+
+
+MISTAKES = {
+    "format 4.4": ("valid", lambda n: n.update(nbformat_minor=4)),
+    "unknown key": ("valid", put("sum", extra=1)),
+    "no id": ("valid", lambda n: cell(n, "sum").pop("id")),
+    "repeated id": ("ids", put("sum", id="curve")),
+    "random id": ("ids", put("sum", id="3f2a9c1b")),
+    "random uuid": ("ids", put("sum", id="3f2a9c1b-0a1b-4c2d-8e3f-0123456789ab")),
+    "other kernel": ("kernel", lambda n: n["metadata"]["kernelspec"].update(name="conda-env")),
+    "large budget": ("budget", lambda n: n["metadata"].update(mylib={"budget_seconds": 500})),
+    "never run": ("counts", put("sum", execution_count=None)),
+    "run twice": ("counts", put("sum", execution_count=7)),
+    "ignored by tag": ("compared", mark("sum", tags=["nbval-ignore-output"])),
+    "ignored by comment": ("compared", put("claims", source="# NBVAL_SKIP\ntable")),
+    "print without output": ("outputs_present", output("sum")),
+    "show without output": ("outputs_present", output("curve")),
+    "print in a loop": ("outputs_present", put("solution", source="for i in x:\n    print(i)")),
+    "print after a magic": ("outputs_present", put("solution", source="%pwd\nprint(1)")),
+    "error": ("errors", output("link", raised("x"))),
+    "solved stub": ("errors", output("check")),
+    "stderr": ("stderr", output("sum", printed("warning", "stderr"))),
+    "timing": ("noise", mark("sum", execution={"iopub.status.idle": "2026"})),
+    "widget state": ("noise", lambda n: n["metadata"].update(widgets={})),
+    "widget id": ("noise", output("link", shown(**{notebook_guard.WIDGET: {}}))),
+    "address": ("machine", output("sum", printed("<object at 0x7f3a5c0d1e40>"))),
+    "path in text": ("machine", output("sum", printed("saved to /home/ana/course/x.csv"))),
+    "path in an error": ("machine", output("check", raised("File \x1b[32m/tmp/a/b.py\x1b[0m"))),
+    "path in html": ("machine", output("link", shown(text_html='<img alt="" src="/usr/x/a">'))),
+    "path on Windows": ("machine", output("sum", printed(r"C:\Users\ana"))),
+    "semicolon": ("semicolons", put("curve", source="plt.show();")),
+    "semicolon, comment": ("semicolons", put("claims", source="table;  # quiet\n")),
+    "two titles": ("headings", put("curve-words", source="What you see: x\n\n# Again")),
+    "no title": ("headings", put("title", source="Reading time. Running time.")),
+    "skipped level": ("headings", put("curve-words", source="What you see: x\n\n### Deep")),
+    "no header": ("header", put("title", source="# Causal attention")),
+    "code first": ("header", lambda n: n["cells"].insert(0, code("first", "1"))),
+    "no claims": ("claims", drop("claims")),
+    "empty claims": ("claims", output("claims")),
+    "figure without words": ("figures", put("curve-words", source="## Exercise")),
+    "figure at the end": ("figures", output("claims", FIGURE)),
+    "empty alt": ("figures", mark("curve", mystnb={"image": {"alt": " "}})),
+    "image without alt": ("figures", output("link", shown(text_html='<img src="data:x">'))),
+    "too long": ("length", many(32)),
+    "three in a row": ("rhythm", append(code("one-more", "1"))),
+    "too large": ("size", output("sum", printed("x" * 1_000_000))),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_refused_by_its_rule_alone(good, mistake):
+    rule, change = MISTAKES[mistake]
+    change(good)
+    if rule != "counts":
+        number(good)
+    found = notebook_guard.problems(json.dumps(good))
+    assert found and {line.partition(":")[0] for line in found} == {rule}, found
+
+
+def test_every_rule_has_a_mistake():
+    assert {rule for rule, _ in MISTAKES.values()} == {"valid", "size", *notebook_guard.RULES}
+
+
+def test_exercises_do_not_count_on_the_main_line(good):
+    many(40, "exercise")(good)
+    number(good)
+    assert notebook_guard.problems(json.dumps(good)) == []
