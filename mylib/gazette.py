@@ -213,7 +213,7 @@ class Gazette:
         return self.posterior(ids, visible=ids != MASK).log_probs
 
     def causal(self, ids: Tensor) -> Tensor:
-        """The oracle with a causal model's signature: output i names word i + 1, log p (B, T, V)."""
+        """The oracle with a causal model's signature: output i names word i + 1; (B, T, V)."""
         batch, time = ids.shape
         shown = torch.ones(time, time + 1).tril().bool()
         rows = pad(ids, (0, 1))[:, None].expand(-1, time, -1).reshape(-1, time + 1)
@@ -228,7 +228,7 @@ class Gazette:
         return torch.cat(found).view(batch, time, -1)
 
     def tag_posterior(self, ids: Tensor, visible: Tensor) -> Tensor:
-        """p(entity tag at every position | shown words): float64 (B, T, tags), tags as in `TAGS`."""
+        """p(entity tag at every position | shown words): float64 (B, T, tags), tags: `TAGS`."""
         t, found = self._templates, []
         for i, v in self._chunks(ids, visible):
             fixed, cells, _ = t.masses(*t.seen(i, v))

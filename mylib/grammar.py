@@ -50,7 +50,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Question:
-    """A question that a frame answers: cells of the asking sentence, (draw, column) of the answer."""
+    """A question that a frame answers: the cells of its sentence, and the answer's cell."""
 
     ask: tuple[Cell, ...]
     answer: Cell

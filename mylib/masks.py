@@ -137,7 +137,7 @@ def sliding_window(left: int, right: int) -> Mask:
 
 
 def prefix_lm(prefix: int | Tensor) -> Mask:
-    """Everybody sees the first ``prefix`` tokens, the rest is causal; an int, or one length per row.
+    """Everybody sees the first ``prefix`` tokens (an int, or one per row); the rest is causal.
 
     No position outside the prefix is seen before its time, at any depth. ::
 

@@ -1,1 +1,1 @@
-"""Scripts for what is too long for a chapter; results go to ``data/results/`` with their command."""
+"""Scripts for what is too long for a chapter; results go to ``data/results/``."""
