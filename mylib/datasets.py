@@ -37,19 +37,20 @@ def fetch(name: str) -> Path:
     import pooch
 
     below, address, sha256 = CORPORA[name]
-    path = cache_dir() / below
+    path, state = cache_dir() / below, "not in the cache"
     if path.exists():
         found = pooch.file_hash(str(path))
         if found == sha256:
             return path
+        state = f"damaged in the cache: sha256 {found}, expected {sha256}"
         if not _writable(path):
-            raise ValueError(f"{path} is damaged: sha256 {found}, expected {sha256}")
+            raise ValueError(f"{name} is {state} ({path})")
     try:
         return Path(pooch.retrieve(address, sha256, path.name, path.parent, progressbar=False))
     except OSError as error:  # requests' exceptions are OSErrors
         raise ConnectionError(
-            f"{name} is not in the cache ({path}) and could not be downloaded: {error}"
-        ) from error
+            f"{name} is {state} ({path}), and could not be downloaded: {error}"
+        ) from None
 
 
 def _writable(path: Path) -> bool:
@@ -71,11 +72,12 @@ def read_text(path: str | Path) -> str:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no file or folder {path}")
-    files = sorted(path.glob("**/*.txt")) if path.is_dir() else [path]
+    inside = sorted(path.glob("**/*.txt")) if path.is_dir() else [path]
+    files = [file for file in inside if not file.is_dir()]
     parts = []
     for file in files:
         try:
-            parts.append(file.read_text(encoding="utf-8"))
+            parts.append(file.read_text(encoding="utf-8-sig"))  # without a byte-order mark
         except UnicodeDecodeError as error:
             raise ValueError(f"{file} is not UTF-8 text: {error}") from error
     text = "\n".join(parts)

@@ -22,6 +22,7 @@ from torch.nn.functional import pad
 from . import tokenizer
 from .files import data_path
 from .grammar import TAGS, Grammar, load_grammar
+from .questions import Asked, questions
 from .templates import Templates
 from .tokenizer import MASK, PAD
 
@@ -137,6 +138,7 @@ class Gazette:
 
         ``ids`` (B, T): rows that begin with <bos>, hold <eos>, and may be padded on the right.
         """
+        ids = self._whole(ids)
         return self._log_evidence(ids, torch.ones_like(ids, dtype=torch.bool))
 
     def is_valid(self, ids: Tensor) -> Tensor:
@@ -144,13 +146,14 @@ class Gazette:
         return self.log_prob(ids) > -math.inf
 
     def nearest(self, ids: Tensor) -> Tensor:
-        """Fewest positions of the canvas to change to get a document of the grammar: int (B,)."""
+        """Fewest positions to change to get a document of the grammar, padded right: int (B,)."""
         t, found = self._templates, []
+        ids, beyond = self._whole(ids).split([self.length, max(ids.shape[1] - self.length, 0)], 1)
         for i, v in self._chunks(ids, torch.ones_like(ids, dtype=torch.bool)):
             fixed, cells = (score.isinf().double() for score in t.seen(i, v))
             wrong = t.per_draw(cells).masked_fill(t.draw_weights == 0, math.inf).amin(-1)
             found.append(t.per_template(fixed, wrong).amin(-1).long())
-        return torch.cat(found)
+        return torch.cat(found) + (beyond != PAD).sum(-1)
 
     def surprise(self, ids: Tensor, order: Tensor | None = None) -> Tensor:
         """-log p of each word given those revealed before it, nats (B, T).
@@ -188,20 +191,24 @@ class Gazette:
             )
         if given.shape[1] > self.length:
             raise ValueError(f"{given.shape[1]} positions on a canvas of {self.length}")
+        if not ((given >= 0) & (given < math.inf)).all():
+            raise ValueError("likelihoods are finite numbers, 0 or more")
         scores = (self._templates.weighed(part) for part in given.split(self._rows_at_once))
         return self._collect(scores, given.shape[1])
 
     def evidence(self, ids: Tensor, visible: Tensor, noise: float = 0.0) -> Tensor:
         """Likelihoods (B, T, V): all ones where hidden, one-hot where shown.
 
-        With ``noise`` rho a shown word is right with probability 1 - rho, else one of the other
-        words of the lexicon, each equally likely.
+        With ``noise`` rho a token is shown as it is with probability 1 - rho, else as one of the
+        (other) words of the lexicon, each equally likely.
         """
         if not 0 <= noise <= 1:
             raise ValueError(f"a noise rate lies in [0, 1], got {noise}")
+        self._check(ids, visible)
         words = tokenizer.lexicon()
-        seen = torch.zeros(*ids.shape, self.vocab_size, dtype=torch.float64)
+        seen = torch.full((*ids.shape, self.vocab_size), noise / len(words), dtype=torch.float64)
         seen[..., words.start : words.stop] = noise / (len(words) - 1)
+        seen[(ids < words.start) | (ids >= words.stop)] = 0.0  # noise shows words only
         seen.scatter_(-1, ids[..., None], 1 - noise)
         return torch.where(visible[..., None], seen, 1.0)
 
@@ -218,26 +225,42 @@ class Gazette:
         shown = torch.ones(time, time + 1).tril().bool()
         rows = pad(ids, (0, 1))[:, None].expand(-1, time, -1).reshape(-1, time + 1)
         found = []
-        step = max(1, 64 // time)  # (rows, T, V) of a whole batch would fill the memory
+        step = max(1, 64 // max(time, 1))  # (rows, T, V) of a whole batch would fill the memory
         for part, seen in zip(
             rows.split(step * time), shown.repeat(batch, 1).split(step * time), strict=True
         ):
             log_probs = self.posterior(part, visible=seen).log_probs
             here = torch.arange(time).repeat(len(part) // time)
             found.append(log_probs[torch.arange(len(part)), here + 1])
-        return torch.cat(found).view(batch, time, -1)
+        return torch.cat(found).view(batch, time, self.vocab_size)
 
     def tag_posterior(self, ids: Tensor, visible: Tensor) -> Tensor:
-        """p(entity tag at every position | shown words): float64 (B, T, tags), tags: `TAGS`."""
+        """p(entity tag at every position | shown words): float64 (B, T, tags), tags: `TAGS`.
+
+        Uniform where no document of the grammar fits.
+        """
         t, found = self._templates, []
         for i, v in self._chunks(ids, visible):
-            fixed, cells, _ = t.masses(*t.seen(i, v))
-            out = torch.zeros(len(i), self.length, len(TAGS), dtype=torch.float64)
+            fixed, cells, total = t.masses(*t.seen(i, v))
+            size = max(ids.shape[1], self.length)
+            out = torch.zeros(len(i), size, len(TAGS), dtype=torch.float64)
+            out[:, self.length :, 0] = 1.0  # padding is no entity
             out[..., 0].index_add_(1, t.fixed_position, fixed)
             where = t.cell_position * len(TAGS) + t.cell_tag
-            out.view(len(i), -1).index_add_(1, where, cells.sum(-1))
+            out.view(len(i), size * len(TAGS)).index_add_(1, where, cells.sum(-1))
+            out[total == -math.inf] = 1 / len(TAGS)
             found.append(out[:, : ids.shape[1]])
         return torch.cat(found)
+
+    def questions(
+        self, n: int, generator: torch.Generator, right: float = 0.5, none: float = 0.2
+    ) -> list[Asked]:
+        """``n`` questions with their documents and answers, by the side of the evidence.
+
+        A share ``none`` has no answer in its document; of the others a share ``right`` has the
+        deciding words to the right of the answer. See `mylib.questions.questions`.
+        """
+        return questions(self._templates, n, generator, right, none)
 
     # -- helpers ---------------------------------------------------------------------------------
 
@@ -250,7 +273,13 @@ class Gazette:
         chunks = self._chunks(ids, visible)
         return torch.cat([t.joint(*t.seen(i, v))[0].logsumexp(-1) for i, v in chunks])
 
-    def _chunks(self, ids: Tensor, visible: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _whole(self, ids: Tensor) -> Tensor:
+        """Rows (B, T) on the whole canvas: what has no <eos> in them is no document."""
+        if ids.dim() != 2:
+            raise ValueError(f"ids are int (B, T), got {tuple(ids.shape)}")
+        return pad(ids, (0, max(self.length - ids.shape[1], 0)), value=PAD)
+
+    def _check(self, ids: Tensor, visible: Tensor) -> None:
         if ids.dim() != 2 or visible.shape != ids.shape or visible.dtype != torch.bool:
             raise ValueError(
                 "ids are int (B, T) and visible is bool of the same shape, got "
@@ -259,6 +288,9 @@ class Gazette:
         low, high = (int(ids.min()), int(ids.max())) if ids.numel() else (0, 0)
         if low < 0 or high >= self.vocab_size:
             raise ValueError(f"ids lie in 0..{self.vocab_size - 1}, found {low}..{high}")
+
+    def _chunks(self, ids: Tensor, visible: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        self._check(ids, visible)
         size = self._rows_at_once
         return zip(ids.split(size), visible.split(size), strict=True)
 
@@ -271,7 +303,7 @@ class Gazette:
             out.index_add_(1, t.fixed_position * self.vocab_size + t.fixed_word, fixed)
             where = t.cell_position[:, None] * self.vocab_size + t.cell_words
             out.index_add_(1, where.flatten(), cells.flatten(1))
-            out = out.view(len(total), size, -1)
+            out = out.view(len(total), size, self.vocab_size)
             out[:, self.length :, PAD] = 1.0  # beyond the canvas there is only padding
             out[total == -math.inf] = 1 / self.vocab_size
             found.append(out[:, :time].log())

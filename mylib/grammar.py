@@ -20,6 +20,7 @@ import regex
 
 from .tokenizer import pretokens
 
+WORD = regex.compile(r"\p{L}+|\p{N}+")  # what stays one pre-token whatever follows it
 REFERENCE = regex.compile(r"\{(\w+)\.(\w+)\}")
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG")
 SIDES = ("left", "right")
@@ -124,16 +125,24 @@ class _Reader:
             raise self.fail(where, f"unknown key {', '.join(sorted(unknown))}")
         return raw
 
+    def typed(self, value: Any, where: str, kind: type) -> Any:
+        if not isinstance(value, kind):
+            wanted = {dict: "a table of keys", list: "a list", str: "a text"}[kind]
+            raise self.fail(where, f"expected {wanted}, found {value!r}")
+        return value
+
     def weight(self, value: Any, where: str) -> float:
         good = isinstance(value, int | float) and not isinstance(value, bool)
-        if not good or not math.isfinite(value) or value <= 0:
-            raise self.fail(where, f"a weight is a positive number, found {value!r}")
+        if not good or not 1e-9 <= value <= 1e9:  # further apart, products and sums lose them
+            raise self.fail(where, f"a weight is a positive number (1e-9 to 1e9), found {value!r}")
         return float(value)
 
     def grammar(self, raw: dict) -> Grammar:
         self.section(raw, "file", {"edition", "paper", "tables", "frames"})
+        for key in ("edition", "paper"):
+            self.typed(raw[key], key, str)
         for key in ("tables", "frames"):
-            if not isinstance(raw[key], dict) or not raw[key]:
+            if not self.typed(raw[key], key, dict):
                 raise self.fail(key, "is empty")
         self.tables = {name: self.table(name, table) for name, table in raw["tables"].items()}
         frames = {name: self.frame(name, frame) for name, frame in raw["frames"].items()}
@@ -143,31 +152,26 @@ class _Reader:
             for weight, flat in frames.values()
             for template in flat
         )
-        return Grammar(str(raw["edition"]), str(raw["paper"]), self.tables, templates)
+        return Grammar(raw["edition"], raw["paper"], self.tables, templates)
 
     def table(self, name: str, raw: Any) -> Table:
         where = f"tables.{name}"
         self.section(raw, where, {"columns", "rows"}, {"tags", "weights"})
-        columns, rows = tuple(raw["columns"]), raw["rows"]
+        columns = tuple(self.typed(raw["columns"], f"{where}.columns", list))
+        for i, column in enumerate(columns):
+            self.typed(column, f"{where}.columns[{i}]", str)
         if not columns or len(set(columns)) < len(columns):
             raise self.fail(f"{where}.columns", f"columns are named once each, found {columns}")
+        rows = self.typed(raw["rows"], f"{where}.rows", list)
         if not rows:
             raise self.fail(f"{where}.rows", "no rows")
         for number, row in enumerate(rows):
-            if len(row) != len(columns):
-                raise self.fail(
-                    f"{where}.rows[{number}]", f"{len(row)} words for {len(columns)} columns: {row}"
-                )
-            for column, word in zip(columns, row, strict=True):
-                if not isinstance(word, str) or pretokens(f" {word}") != [f" {word}"]:
-                    raise self.fail(
-                        f"{where}.rows[{number}].{column}", f"{word!r} is not one single word"
-                    )
-        weights = raw.get("weights", [1] * len(rows))
+            self.row(row, f"{where}.rows[{number}]", columns)
+        weights = self.typed(raw.get("weights", [1] * len(rows)), f"{where}.weights", list)
         if len(weights) != len(rows):
             raise self.fail(f"{where}.weights", f"{len(weights)} weights for {len(rows)} rows")
         weights = [self.weight(w, f"{where}.weights[{i}]") for i, w in enumerate(weights)]
-        tags = dict(raw.get("tags", {}))
+        tags = dict(self.typed(raw.get("tags", {}), f"{where}.tags", dict))
         for column, tag in tags.items():
             if column not in columns or tag not in TAGS:
                 raise self.fail(
@@ -180,21 +184,30 @@ class _Reader:
             tags,
         )
 
+    def row(self, row: Any, where: str, columns: tuple[str, ...]) -> None:
+        if len(self.typed(row, where, list)) != len(columns):
+            raise self.fail(where, f"{len(row)} words for {len(columns)} columns: {row}")
+        for column, word in zip(columns, row, strict=True):
+            if not isinstance(word, str) or not WORD.fullmatch(word):
+                raise self.fail(f"{where}.{column}", f"{word!r} is not one single word")
+
     def frame(self, name: str, raw: Any) -> tuple[float, list[Template]]:
         where = f"frames.{name}"
         self.section(raw, where, {"weight", "slots"}, {"draws", "questions"})
-        weight, draws = self.weight(raw["weight"], f"{where}.weight"), raw.get("draws", {})
+        weight = self.weight(raw["weight"], f"{where}.weight")
+        draws = self.typed(raw.get("draws", {}), f"{where}.draws", dict)
         for draw, table in draws.items():
-            if table not in self.tables:
+            if self.typed(table, f"{where}.draws.{draw}", str) not in self.tables:
                 raise self.fail(f"{where}.draws.{draw}", f"unknown table {table!r}")
-        if not raw["slots"]:
+        if not self.typed(raw["slots"], f"{where}.slots", list):
             raise self.fail(f"{where}.slots", "a frame has at least one slot")
         slots = [
             self.slot(slot, f"{where}.slots[{i}]", draws) for i, slot in enumerate(raw["slots"])
         ]
+        questions = self.typed(raw.get("questions", []), f"{where}.questions", list)
         questions = tuple(
             self.question(question, f"{where}.questions[{i}]", draws)
-            for i, question in enumerate(raw.get("questions", ()))
+            for i, question in enumerate(questions)
         )
         used = {cell.draw for slot in slots for _, cells, _ in slot for cell in cells}
         if unused := draws.keys() - used:
@@ -234,16 +247,17 @@ class _Reader:
 
     def question(self, raw: Any, where: str, draws: dict) -> Question:
         self.section(raw, where, {"ask", "answer"})
-        answer = list(self.cells("{" + str(raw["answer"]) + "}", f"{where}.answer", draws))
-        if len(answer) != 1 or not answer[0].draw:
+        wanted = "{" + self.typed(raw["answer"], f"{where}.answer", str) + "}"
+        if not REFERENCE.fullmatch(wanted):
             raise self.fail(f"{where}.answer", f"expected draw.column, found {raw['answer']!r}")
+        answer = list(self.cells(wanted, f"{where}.answer", draws))
         return Question(tuple(self.cells(raw["ask"], f"{where}.ask", draws)), answer[0])
 
     def cells(self, text: Any, where: str, draws: dict) -> Iterator[Cell]:
         """Cut a variant into cells, the way the tokenizer will cut the finished text."""
         if not isinstance(text, str) or not text.strip():
             raise self.fail(where, f"a text has at least one word, found {text!r}")
-        if text != text.strip() or "  " in text or "\n" in text:
+        if text.split() != text.split(" "):
             raise self.fail(where, f"one space between words and none at the ends: {text!r}")
         here, spaced = 0, f" {text}"
         for match in REFERENCE.finditer(spaced):

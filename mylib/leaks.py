@@ -92,21 +92,30 @@ def certificate(
     rows: Rows,
     layers: int,
     generator: torch.Generator | None = None,
+    heads: int | None = None,
 ) -> Certificate:
     """Check every pass that ``objective`` can make on ``rows`` in a network of ``layers`` layers.
 
     The check is static and complete for what flows through attention: an answer that it calls
     hidden cannot reach its question whatever the weights are. What positions or lengths tell is
-    outside it (`prefix_invariance` sees that).
+    outside it (`prefix_invariance` sees that). ``heads`` is needed only by a mask that differs from
+    head to head.
 
     Raises `ValueError` if an output is asked whose query may look at nobody: it would answer from
     a vector of zeros.
+
+    >>> from mylib.objectives import NextToken
+    >>> rows = Rows.padded([torch.arange(6, 10)])
+    >>> certificate(NextToken(), rows, layers=3).sound
+    True
+    >>> print(certificate(NextToken(bidirectional), rows, layers=1).leaks[0])
+    row 0: output 0 must name word 1 and sees it: 0 <- 1
     """
     noise = torch.Generator().manual_seed(0) if generator is None else generator
     leaks: list[Leak] = []
     asked = copies = 0
     for number, batch in enumerate(objective.passes(rows, noise)):
-        visible = _visible(batch)
+        visible = _visible(batch.mask, batch.inputs.shape[1], len(batch.inputs), heads)
         _refuse_blind(batch, visible)
         asked += len(batch.targets)
         owner, output = batch.asked.nonzero(as_tuple=True)
@@ -141,10 +150,12 @@ def leak_path(visible: Tensor, layers: int, output: int, source: int) -> tuple[i
     return tuple(path)
 
 
-def _visible(batch: Batch) -> Tensor:
-    """Who may look at whom in a batch, over all heads: bool (B, T, T)."""
-    rows, time = batch.inputs.shape
-    return dense(batch.mask, time, batch=rows).any(1)
+def _visible(mask: Rule, time: int, batch: int | None = None, heads: int | None = None) -> Tensor:
+    """Who may look at whom in any of the heads: bool (B, T, T)."""
+    visible = dense(mask, time, batch=batch, heads=heads or 2)
+    if heads is None and visible.stride(1):  # not one matrix expanded over the heads
+        raise ValueError(f"{mask} differs from head to head; say how many there are (heads=)")
+    return visible.any(1)
 
 
 def _refuse_blind(batch: Batch, visible: Tensor) -> None:
@@ -196,7 +207,7 @@ def audit(
     is_module = isinstance(model, nn.Module)
     for case, valid, batch, extra in _cases(model, ids, inputs):
         time = batch.shape[1]
-        pattern = dense(mask, time)[0, 0]
+        pattern = _visible(mask, time)[0]
         layers: dict[str, Tensor] = {}
         if is_module:
             try:
@@ -205,7 +216,8 @@ def audit(
                 if "no attention module" not in str(error):
                     raise
         whole = influence(model, batch, **inputs, **extra)
-        _compare(report, f"whole model, {case}", whole, reach(pattern, max(len(layers), 1)), valid)
+        through = reach(pattern & valid[None, :], max(len(layers), 1))
+        _compare(report, f"whole model, {case}", whole, through, valid)
         for name, seen in layers.items():
             _compare(report, f"{name}, {case}", seen, pattern, valid)
     return report

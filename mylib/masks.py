@@ -150,12 +150,14 @@ def prefix_lm(prefix: int | Tensor) -> Mask:
     Source: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text
     Transformer" (2020), section 3.1.
     """
-    if isinstance(prefix, Tensor) and prefix.dim() > 0:
-        prefix = _rows(prefix, "prefix_lm(prefix)", torch.long, dim=1)
-        return Mask(lambda b, h, q, k, n: (k < n[b]) | (k <= q), "prefix_lm", prefix)
-    if prefix < 0:
-        raise ValueError(f"a prefix has 0 or more tokens, got {prefix}")
-    return Mask(lambda b, h, q, k: (k < prefix) | (k <= q), f"prefix_lm({int(prefix)})")
+    lengths = torch.as_tensor(prefix)
+    if lengths.is_floating_point() or (lengths < 0).any():
+        raise ValueError(f"a prefix is a whole number of tokens, 0 or more; got {prefix}")
+    if lengths.dim() > 0:
+        lengths = _rows(lengths, "prefix_lm(prefix)", torch.long, dim=1)
+        return Mask(lambda b, h, q, k, n: (k < n[b]) | (k <= q), "prefix_lm", lengths)
+    n = int(lengths)
+    return Mask(lambda b, h, q, k: (k < n) | (k <= q), f"prefix_lm({n})")
 
 
 def documents(ids: Tensor) -> Mask:
@@ -252,8 +254,9 @@ def dense(
             f"{mask} was made from tensors {[tuple(tensor.shape) for tensor in mask.rows]} and "
             f"cannot answer for {len(query)} queries and {len(key)} keys"
         ) from error
-    if visible.dtype != torch.bool:
-        raise TypeError(f"{mask} answers with {visible.dtype}; a mask answers with bool")
+    found = visible.dtype if isinstance(visible, Tensor) else type(visible).__name__
+    if found != torch.bool:
+        raise TypeError(f"{mask} answers with {found}; a mask answers with a bool tensor")
     return visible.expand(batch, heads, len(query), len(key))
 
 
@@ -279,10 +282,13 @@ def reach(visible: Tensor | Sequence[Tensor], layers: int | None = None) -> Tens
         if not stack:
             raise ValueError("reach needs at least one mask")
         visible = stack[0]
-    if visible.dtype != torch.bool or visible.shape[-1] != visible.shape[-2]:
-        raise ValueError(
-            f"reach needs square bool matrices, got {visible.dtype} {tuple(visible.shape)}"
-        )
+    for layer in [visible, *stack]:
+        square = layer.dim() >= 2 and layer.shape[-2:] == visible.shape[-1:] * 2
+        if layer.dtype != torch.bool or not square:
+            raise ValueError(
+                "reach needs square bool matrices of one size, got "
+                f"{layer.dtype} {tuple(layer.shape)}"
+            )
     eye = torch.eye(visible.shape[-1], dtype=torch.bool, device=visible.device)
     seen = eye.expand(visible.shape)
     for layer in stack:
@@ -293,9 +299,14 @@ def reach(visible: Tensor | Sequence[Tensor], layers: int | None = None) -> Tens
 
 def _indices(tokens: int | Tensor, device: torch.device | None) -> Tensor:
     if isinstance(tokens, Tensor):
-        if tokens.dim() != 1:
-            raise ValueError(f"indices are a 1-D tensor, got shape {tuple(tokens.shape)}")
+        if tokens.dim() != 1 or tokens.is_floating_point() or (tokens < 0).any():
+            raise ValueError(
+                "indices are a 1-D tensor of integers, 0 or more; got "
+                f"{tokens.dtype} {tuple(tokens.shape)}: {tokens}"
+            )
         return tokens if device is None else tokens.to(device)
+    if tokens < 0:
+        raise ValueError(f"a number of tokens is 0 or more, got {tokens}")
     return torch.arange(tokens, device=device)
 
 
@@ -306,4 +317,6 @@ def _rows(values: Tensor, name: str, dtype: torch.dtype, dim: int = 2) -> Tensor
         raise ValueError(f"{name} takes a tensor {wanted}, got shape {tuple(values.shape)}")
     if dtype == torch.bool and values.dtype != torch.bool:
         raise TypeError(f"{name} takes a bool tensor, True = a real token; got {values.dtype}")
+    if values.is_floating_point():
+        raise TypeError(f"{name} takes integers, got {values.dtype}")
     return values.to(dtype)

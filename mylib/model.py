@@ -133,7 +133,13 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """GPT-2's network. ``model(ids, mask=causal, positions=None, cache=None)`` -> (B, T, V)."""
+    """GPT-2's network. ``model(ids, mask=causal, positions=None, cache=None)`` -> (B, T, V).
+
+    >>> config = GPTConfig(vocab_size=11, n_positions=8, n_embd=12, n_layer=1, n_head=2)
+    >>> model = GPT.init(config, torch.Generator().manual_seed(0))
+    >>> model(torch.tensor([[7, 8, 9]])).shape
+    torch.Size([1, 3, 11])
+    """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -220,18 +226,25 @@ class GPT(nn.Module):
         mask = as_mask(mask).to(ids.device)
         every = torch.arange(past + time, device=ids.device)
         if past and mask is not causal:
-            back = dense(mask, every[:past], every, batch=batch)[..., past:]
+            back = self._dense(mask, every[:past], every, batch)[..., past:]
             if bool(back.any()):
                 _, _, query, key = back.nonzero()[0].tolist()
                 raise ValueError(
                     f"{mask} cannot be cached: cached token {query} may look at new token "
                     f"{past + key}, so its cached state would be wrong"
                 )
-        return dense(mask, every[past:], every, batch=batch)
+        return self._dense(mask, every[past:], every, batch)
+
+    def _dense(self, mask: Rule, queries: Tensor, keys: Tensor, batch: int) -> Tensor:
+        visible = dense(mask, queries, keys, batch, self.config.n_head)
+        # A mask that is the same for all heads comes back expanded over them: one copy is enough.
+        return visible if visible.stride(1) else visible[:, :1]
 
     def _check(self, ids: Tensor) -> None:
-        if ids.dim() != 2 or ids.shape[1] == 0:
-            raise ValueError(f"ids are (B, T) with T at least 1, got {tuple(ids.shape)}")
+        if ids.dim() != 2 or ids.numel() == 0:
+            raise ValueError(f"ids are (B, T), both at least 1, got {tuple(ids.shape)}")
+        if ids.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"ids are int64 or int32, got {ids.dtype}")
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= self.config.vocab_size:
             raise ValueError(f"ids lie in 0..{self.config.vocab_size - 1}, found {low}..{high}")
@@ -253,10 +266,13 @@ class GPT(nn.Module):
         """Write weights, config and ``notes`` to one safetensors file, whole or not at all."""
         from safetensors.torch import save_file
 
-        header = {"format": FORMAT, "config": json.dumps(dataclasses.asdict(self.config)), **notes}
+        header = {"format": FORMAT, "config": json.dumps(dataclasses.asdict(self.config))}
+        if taken := header.keys() & notes:
+            raise ValueError(f"a note cannot be called {sorted(taken)[0]!r}")
+        header |= {key: str(value) for key, value in notes.items()}
         with replacing(path) as aside:
             tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-            save_file(tensors, aside, {key: str(value) for key, value in header.items()})
+            save_file(tensors, aside, header)
 
     @classmethod
     def load(cls, path: str | Path) -> GPT:

@@ -25,6 +25,10 @@ def orthogonalised(g: Tensor, steps: int = 5) -> Tensor:
     """The nearest matrix with all singular values near 1, for each matrix of (..., rows, columns).
 
     Newton-Schulz iteration with the odd quintic of the source; its fixed band is about 0.7 to 1.2.
+
+    >>> values = torch.linalg.svdvals(orthogonalised(torch.diag(torch.tensor([9.0, 3.0, 1.0]))))
+    >>> bool(((values > 0.6) & (values < 1.3)).all())
+    True
     """
     a, b, c = COEFFICIENTS
     tall = g.shape[-2] > g.shape[-1]

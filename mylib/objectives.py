@@ -41,14 +41,22 @@ class Rows:
 
     @classmethod
     def padded(cls, texts: list[Tensor], length: int | None = None) -> Rows:
-        """One document a row, padded on the right to ``length`` (by default the longest)."""
+        """One document a row, padded on the right to ``length`` (by default the longest).
+
+        >>> Rows.padded([torch.tensor([7, 8, 9]), torch.tensor([6])]).document.tolist()
+        [[0, 0, 0], [0, -1, -1]]
+        """
         _no_empty(texts)
         length = max(map(len, texts)) if length is None else length
         return cls._of([[text] for text in texts], length)
 
     @classmethod
     def packed(cls, texts: list[Tensor], length: int) -> Rows:
-        """Several documents a row, none of them cut: first fit, longest first."""
+        """Several documents a row, none of them cut: first fit, longest first.
+
+        >>> Rows.packed([torch.tensor([6]), torch.tensor([7, 8, 9])], length=5).tokens.tolist()
+        [[7, 8, 9, 6, 0]]
+        """
         _no_empty(texts)
         rows: list[list[Tensor]] = []
         room: list[int] = []

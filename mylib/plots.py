@@ -85,12 +85,12 @@ def surprise_strip(
     if len(words) != len(oracle) or (model is not None and len(model) != len(oracle)):
         raise ValueError(f"{len(words)} words for {len(oracle)} surprises")
     fig, ax = plt.subplots(figsize=(max(6.0, 0.36 * len(words) + 1), 3.3))
-    x = torch.arange(len(words))
+    x = range(len(words))
     finite = [v[torch.isfinite(v)] for v in (oracle, model) if v is not None]
     top = 1.15 * max(1.0, float(torch.cat([f.double() for f in finite]).max()))
     if model is not None:
-        ax.bar(x, model.double().clamp(max=top), width=0.8, color=BLUE, alpha=0.75, zorder=2)
-    ax.bar(x, oracle.double().clamp(max=top), width=0.8, fill=False, ec=BLACK, lw=1.4, zorder=3)
+        ax.bar(x, model.clamp(max=top).tolist(), width=0.8, color=BLUE, alpha=0.75, zorder=2)
+    ax.bar(x, oracle.clamp(max=top).tolist(), width=0.8, fill=False, ec=BLACK, lw=1.4, zorder=3)
     for bars in (oracle, model):
         for i in [] if bars is None else (bars == torch.inf).nonzero()[:, 0].tolist():
             ax.text(i, top * 0.97, "inf", ha="center", va="top", color=VERMILION, zorder=4)
@@ -123,24 +123,17 @@ def loss_on_floor(
         ends[name] = (steps[-1], loss[-1], color)
     for name, value in floors.items():
         ax.axhline(value, color=BLACK, ls="--", lw=1.2, zorder=3)
+        # Beside the axes, where no curve can cross it.
         ax.annotate(
-            f"{name}: {value:.2f}",
-            (0.02, value),
+            f"{name}\n{value:.2f}",
+            (1.01, value),
             xycoords=("axes fraction", "data"),
-            xytext=(0, -4),
-            textcoords="offset points",
-            va="top",
+            va="center",
             fontsize=9,
         )
     for name, (x, y, color) in ends.items():
         ax.annotate(
-            name,
-            (x, y),
-            xytext=(-4, 6),
-            textcoords="offset points",
-            ha="right",
-            color=color,
-            fontsize=9,
+            name, (x, y), xytext=(0, 5), textcoords="offset points", ha="center", color=color
         )
     lowest = min([*floors.values(), *(min(loss) for _, loss in curves.values())])
     highest = top or max(max(loss) for _, loss in curves.values())
@@ -158,10 +151,10 @@ def next_word_bars(
 ) -> Figure:
     """Probabilities of the next word (N,): the model's bars, the oracle's diamonds."""
     fig, ax = plt.subplots(figsize=(6.4, 0.9 + 0.27 * len(words)))
-    y = torch.arange(len(words))
+    y = range(len(words))
     if model is not None:
-        ax.barh(y, model, color=BLUE, alpha=0.75, height=0.7, label="model")
-    ax.plot(oracle, y, "D", mfc="none", mec=BLACK, ms=7, ls="", label="oracle")
+        ax.barh(y, model.tolist(), color=BLUE, alpha=0.75, height=0.7, label="model")
+    ax.plot(oracle.tolist(), y, "D", mfc="none", mec=BLACK, ms=7, ls="", label="oracle")
     ax.set_yticks(y, words)
     ax.invert_yaxis()
     longest = max(float(oracle.max()), float(model.max()) if model is not None else 0.0)
@@ -258,7 +251,7 @@ def _matrix(ax, values: Tensor, numbers: bool = True) -> None:
         for i in range(height):
             for j in range(width):
                 value = values[i, j]
-                label = str(int(value)) if values.dtype == torch.bool else f"{float(value):.2g}"
+                label = str(int(value)) if values.dtype == torch.bool else f"{float(value):.2f}"
                 dark = float(value) / most < 0.5
                 ax.text(
                     j,

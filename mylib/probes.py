@@ -41,6 +41,11 @@ def influence(
     modes, and an influence in either counts.
 
     Raises `ValueError` for NaN or infinite outputs and for outputs that are not (B, T, ...).
+
+    >>> def running_sum(ids):
+    ...     return ids.cumsum(1)[..., None]
+    >>> influence(running_sum, torch.tensor([5, 6, 7])).int().tolist()
+    [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     """
     ids = ids[None] if ids.dim() == 1 else ids
     if probe is None:
@@ -103,9 +108,10 @@ def prefix_invariance(
     time = ids.shape[1]
     changed = torch.zeros(time, time, dtype=torch.bool)
     with _evaluating(model), torch.no_grad():
-        whole = _output(model, ids, inputs)[0].flatten(1).double()
+        full = _output(model, ids, inputs)[0].flatten(1).double()
         for t in range(time - 1):
             part = _output(model, ids[:, : t + 1], inputs)[0].flatten(1).double()
+            part, whole = _finite(part, full)
             moved = (part - whole[: t + 1]).abs().amax(-1)
             changed[t, : t + 1] = (moved > tolerance * whole.abs().max()).cpu()
     return changed
@@ -136,7 +142,7 @@ def _by_gradient(model: nn.Module, ids: Tensor, row: int, inputs: dict) -> Tenso
         handle.remove()
     if not leaves:
         raise ValueError("the model did not use its token embedding for these ids")
-    return _gradients(leaves[0], output, row)
+    return _gradients(leaves[0], *_finite(output), row)
 
 
 def _gradients(leaf: Tensor, output: Tensor, row: int) -> Tensor:
@@ -171,7 +177,7 @@ def _by_substitution(model: Callable, ids: Tensor, row: int, inputs: dict) -> Te
     swapped = torch.where(torch.eye(time, dtype=torch.bool, device=ids.device), other, ids)
     batch = torch.cat([ids, swapped])  # row 0 untouched, row j + 1 with token j replaced
     with torch.no_grad():
-        output = _output(model, batch, inputs).flatten(2).double()
+        (output,) = _finite(_output(model, batch, inputs).flatten(2).double())
     moved = (output[1:] - output[:1]).abs().amax(-1)  # [j, i]
     return (1e-6 * output.abs().max() < moved.T).cpu()
 
@@ -202,12 +208,17 @@ def _output(model: Callable, ids: Tensor, inputs: dict) -> Tensor:
     if not isinstance(output, Tensor) or output.shape[:2] != ids.shape or output.dim() < 3:
         found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(f"expected outputs (B, T, ...) for ids {tuple(ids.shape)}, got {found}")
-    if not torch.isfinite(output).all():
-        # log-probabilities may hold -inf for what cannot be; NaN never means anything
-        if torch.isnan(output).any() or not (output <= 0).all():
-            raise ValueError("the output holds NaN or infinite numbers")
-        output = output.exp()
+    # log-probabilities (of 1 and below, rounded) may hold -inf; NaN never means anything
+    if not torch.isfinite(output).all() and not (output <= 1e-6).all():
+        raise ValueError("the output holds NaN or infinite numbers")
     return output
+
+
+def _finite(*outputs: Tensor) -> tuple[Tensor, ...]:
+    """Outputs that can be compared: log-probabilities with -inf among them become probabilities."""
+    if all(torch.isfinite(output).all() for output in outputs):
+        return outputs
+    return tuple(output.exp() for output in outputs)
 
 
 def _again(module: nn.Module, args: list, kwargs: dict) -> tuple[Tensor, Tensor]:

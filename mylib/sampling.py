@@ -11,6 +11,7 @@ its settings are named after theirs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -45,27 +46,32 @@ def choose(
     ``temperature`` 0 takes the most likely token. ``top_k`` keeps the k most likely ones.
     ``forbid``: tokens that are never drawn. Raises `ValueError` for a negative temperature, a
     top_k outside 1..V, NaN logits, and a row in which everything is forbidden.
+
+    >>> choose(torch.tensor([[0.0, 2.0, 1.0]]), None, temperature=0)[0].tolist()
+    [1]
     """
-    if temperature < 0:
-        raise ValueError(f"a temperature is 0 (greedy) or more, got {temperature}")
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"a temperature is 0 (greedy) or more, and finite, got {temperature}")
     if top_k is not None and not 1 <= top_k <= logits.shape[-1]:
         raise ValueError(f"top_k lies in 1..{logits.shape[-1]}, got {top_k}")
-    if torch.isnan(logits).any():
-        raise ValueError("the logits hold NaN")
+    if torch.isnan(logits).any() or (logits == torch.inf).any():
+        raise ValueError("the logits hold NaN or inf")
     logits = logits.detach().double().clone()
     logits[:, list(forbid)] = -torch.inf
     if not (logits > -torch.inf).any(-1).all():
         raise ValueError("every token of a row is forbidden or impossible")
-    if temperature > 0:
-        logits = logits / temperature
+    if temperature > 0:  # the largest becomes 0 first: no temperature is then too small
+        logits = (logits - logits.amax(-1, keepdim=True)) / temperature
     if top_k is not None:
-        least = logits.topk(top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
+        best = logits.topk(top_k)  # exactly k of them, ties or not
+        logits = torch.full_like(logits, -torch.inf).scatter(-1, best.indices, best.values)
     log_p = logits.log_softmax(-1)
     if temperature == 0:
         tokens = log_p.argmax(-1)
     else:
-        tokens = torch.multinomial(log_p.exp(), 1, generator=generator)[:, 0]
+        # On the CPU, where the generator is: the same words on every device.
+        tokens = torch.multinomial(log_p.exp().cpu(), 1, generator=generator)[:, 0]
+        tokens = tokens.to(logits.device)
     return tokens, log_p.gather(-1, tokens[:, None])[:, 0]
 
 
@@ -116,8 +122,8 @@ def generate(
     read = _reader(model, pads, use_cache)
     done, frames = torch.zeros(len(ids), dtype=torch.bool, device=device), []
     for _ in range(max_new_tokens):
-        new, _ = choose(read(ids), generator, temperature, top_k, forbid)
-        new = new.masked_fill(done, PAD)
+        new = torch.full_like(ids[:, 0], PAD)
+        new[~done], _ = choose(read(ids)[~done], generator, temperature, top_k, forbid)
         ids = torch.cat([ids, new[:, None]], 1)
         frames.append(ids)
         done = done | (new == stop) if stop is not None else done
@@ -180,14 +186,15 @@ def write(
         row, place = holes.nonzero(as_tuple=True)
         forbid = (MASK,) if forbid_mask else ()
         tokens, log_p = choose(read(ids)[row, place], generator, temperature, top_k, forbid)
-        rank = torch.full(ids.shape, torch.inf, dtype=torch.float64)
+        rank = torch.full(ids.shape, torch.inf, dtype=torch.float64, device=ids.device)
         if order == "left":
             rank[row, place] = place.double()
         elif order == "random":
-            rank[row, place] = torch.rand(len(row), generator=generator, dtype=torch.float64)
+            drawn_rank = torch.rand(len(row), generator=generator, dtype=torch.float64)
+            rank[row, place] = drawn_rank.to(ids.device)
         else:
             rank[row, place] = -log_p
-        first = rank.argsort(-1, stable=True)[:, :budget]
+        first = rank.argsort(dim=-1, stable=True)[:, :budget]
         chosen = torch.zeros_like(holes).scatter_(1, first, True) & holes
         drawn = ids.clone()
         drawn[row, place] = tokens

@@ -32,7 +32,8 @@ class Templates:
 
     def __init__(self, grammar: Grammar) -> None:
         self.grammar = grammar
-        self.vocab_size = tokenizer.load_tokenizer().n_vocab
+        self.encoding = tokenizer.load_tokenizer()
+        self.vocab_size = self.encoding.n_vocab
         self.length = 2 + max(len(template.cells) for template in grammar.templates)
         fixed: list[tuple[int, int, int]] = []  # (template, position, id)
         draws: list[tuple[int, list[float]]] = []  # (template, weights of its merged rows)
@@ -82,7 +83,7 @@ class Templates:
         return self.draw_template[self.cell_draw]
 
     def word_id(self, unit: str) -> int:
-        ids = tokenizer.load_tokenizer().encode_ordinary(unit)
+        ids = self.encoding.encode_ordinary(unit)
         if len(ids) != 1:
             raise ValueError(
                 f"{self.grammar.edition}: {unit.strip()!r} is not a word of the tokenizer; a new "
@@ -91,18 +92,21 @@ class Templates:
         return ids[0]
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Canvases (n, C), their templates (n,), and a row for every draw of the grammar (n, D).
-
-        Rows are drawn for all D draws, also those of other templates: wasteful, simple, and one
-        document never depends on another.
-        """
+        """Canvases (n, C), their templates (n,), and a row for every draw of the grammar (n, D)."""
         template = torch.multinomial(self.prior, n, replacement=True, generator=generator)
+        rows = self.draw_rows(n, generator)
+        return self.write(template, rows), template, rows
+
+    def draw_rows(self, n: int, generator: torch.Generator) -> Tensor:
+        """A row for every draw of the grammar, also those of other templates: int (n, D).
+
+        Wasteful, simple, and one document never depends on another.
+        """
         size = len(self.draw_weights)
         chance = torch.rand(n, size, dtype=torch.float64, generator=generator)
         rows = (chance[..., None] > self.draw_weights.cumsum(-1)).sum(-1)
         # Rounding can leave the last cumulative weight below 1: stay on rows that exist.
-        rows = torch.minimum(rows, (self.draw_weights > 0).sum(-1) - 1)
-        return self.write(template, rows), template, rows
+        return torch.minimum(rows, (self.draw_weights > 0).sum(-1) - 1)
 
     def write(self, template: Tensor, rows: Tensor) -> Tensor:
         """The canvases (n, C) of chosen templates (n,) and rows (n, D)."""

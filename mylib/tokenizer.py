@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterable
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import regex
@@ -28,17 +28,25 @@ FIRST_WORD = len(SPECIAL_TOKENS)
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
-@cache
 def load_tokenizer(path: str | Path | None = None) -> tiktoken.Encoding:
     """The Gazette's tokens; no network. ``path`` is another ranks file of the same form.
 
-    (tiktoken's own loader caches by path and would return stale ranks after a change.)
+    Kept by the file's content, not by its name: a changed file is read anew (tiktoken's own loader
+    would return the old ranks). Raises `ValueError` for a file of another form.
     """
-    ranks = {}
-    with open(path or data_path("gazette.tiktoken"), "rb") as file:
-        for line in file:
-            token, rank = line.split()
-            ranks[base64.b64decode(token)] = int(rank)
+    path = Path(path or data_path("gazette.tiktoken"))
+    try:
+        return _encoding(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not a ranks file (base64 and a number a line): {error}"
+        ) from None
+
+
+@lru_cache(maxsize=8)
+def _encoding(lines: bytes) -> tiktoken.Encoding:
+    pairs = (line.split() for line in lines.splitlines())
+    ranks = {base64.b64decode(token): int(rank) for token, rank in pairs}
     return tiktoken.Encoding(
         "gazette",
         pat_str=PATTERN,
@@ -59,14 +67,18 @@ def gpt2_tokenizer() -> tiktoken.Encoding:
 
     Raises `ConnectionError` when the two files are in neither place and there is no network.
     """
-    os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(cache_dir() / "tiktoken"))
+    before = os.environ.get("TIKTOKEN_CACHE_DIR")
+    folder = before or str(cache_dir() / "tiktoken")
+    os.environ["TIKTOKEN_CACHE_DIR"] = folder  # tiktoken takes it from nowhere else
     try:
         return tiktoken.get_encoding("gpt2")
     except OSError as error:  # requests' exceptions are OSErrors
         raise ConnectionError(
-            "GPT-2's vocabulary is not cached "
-            f"({os.environ['TIKTOKEN_CACHE_DIR']}) and could not be downloaded: {error}"
-        ) from error
+            f"GPT-2's vocabulary is not cached ({folder}) and could not be downloaded: {error}"
+        ) from None
+    finally:
+        if before is None:
+            del os.environ["TIKTOKEN_CACHE_DIR"]
 
 
 def pretokens(text: str) -> list[str]:

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,7 +51,7 @@ def fit(
     *,
     batch: int = 64,
     row: int | None = None,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 1e-2,
     warmup: float = 0.05,
     weight_decay: float = 0.0,
     clip: float = 1.0,
@@ -61,6 +61,7 @@ def fit(
     save_every: int = 200,
     precision: str = "no",
     progress: bool = True,
+    on_step: Callable[[int, GPT], None] | None = None,
 ) -> History:
     """Train ``model`` in place for ``steps`` steps of ``batch`` documents; returns the history.
 
@@ -68,13 +69,14 @@ def fit(
     read in a new order every epoch. ``row``: tokens of a packed row (by default the model's
     positions). The matrices of the blocks are trained by Muon, embeddings, norms and biases by
     AdamW; the learning rate rises over the first ``warmup`` share of the steps and falls linearly
-    to zero (docs: ``data/results/optimiser.csv``). ``clip``: greatest gradient norm.
+    to zero (``data/results/optimiser.csv``). ``clip``: greatest gradient norm.
     ``accumulate``: slices a batch is cut into when memory is short. ``precision``: Accelerate's
     ``mixed_precision`` ("no", "bf16", ...).
 
     With ``checkpoint`` (a file name) the state is saved every ``save_every`` steps and at the end,
     and a run that finds its own checkpoint goes on from there. The model trains on the device it
-    is on, or on those that ``accelerate launch`` hands out.
+    is on, or on those that ``accelerate launch`` hands out. ``on_step(step, model)`` is called
+    after every step (1, 2, ...), in every process; it may look at the model and not change it.
 
     Raises `ValueError` for settings that make no sense, a loss that is not finite, and a
     checkpoint of another run or a damaged one.
@@ -112,7 +114,9 @@ def fit(
         loss = _accumulated_loss(net, objective, passes, accelerator, accumulate, (seed, step))
         if not math.isfinite(loss):
             raise ValueError(f"the loss is {loss} at step {step + 1} of {objective}; nothing saved")
-        accelerator.clip_grad_norm_(net.parameters(), clip)
+        norm = float(accelerator.clip_grad_norm_(net.parameters(), clip))
+        if not math.isfinite(norm) and accelerator.scaler is None:  # a scaler skips such steps
+            raise ValueError(f"the gradient is {norm} at step {step + 1}; nothing saved")
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -123,6 +127,8 @@ def fit(
             if accelerator.is_main_process:
                 _save(Path(checkpoint), model, optimizers, step + 1, settings, history)
             accelerator.wait_for_everyone()
+        if on_step is not None:
+            on_step(step + 1, model)
     model.eval()
     return history
 
@@ -172,7 +178,11 @@ def make_optimizers(model: GPT, learning_rate: float, weight_decay: float) -> li
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
-    """Share of the learning rate at ``step`` (0, 1, ...): up linearly, then down to zero."""
+    """Share of the learning rate at ``step`` (0, 1, ...): up linearly, then down to zero.
+
+    >>> [schedule(step, 6, warmup=1 / 3) for step in range(6)]
+    [0.5, 1.0, 0.8, 0.6, 0.4, 0.2]
+    """
     rise = max(1, round(warmup * steps))
     return min((step + 1) / rise, (steps - step) / max(1, steps - rise + 1))
 
@@ -276,12 +286,16 @@ def _save(path: Path, model, optimizers, step: int, settings: dict, history: His
 
 def _restore(path: Path, model, optimizers, settings: dict) -> tuple[int, History]:
     tensors, header = read_safetensors(path, FORMAT)
-    run = json.loads(header["run"])
+    try:
+        run = json.loads(header["run"])
+        step, history, before = run["step"], History(**run["history"]), dict(run["settings"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: a damaged checkpoint: {error!r}") from error
     wanted = json.loads(json.dumps(settings))
-    if differ := [key for key in wanted if run["settings"].get(key) != wanted[key]]:
+    if differ := [key for key in wanted if before.get(key) != wanted[key]]:
         raise ValueError(
             f"{path} belongs to another run: "
-            + "; ".join(f"{k} was {run['settings'].get(k)}, now {wanted[k]}" for k in differ)
+            + "; ".join(f"{k} was {before.get(k)}, now {wanted[k]}" for k in differ)
         )
     weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
     model.load_state_dict(weights)
@@ -293,4 +307,4 @@ def _restore(path: Path, model, optimizers, settings: dict) -> tuple[int, Histor
                 p, key = rest.split(".")
                 full["state"].setdefault(int(p), {})[key] = tensor
         optimizer.load_state_dict(full)
-    return run["step"], History(**run["history"])
+    return step, history

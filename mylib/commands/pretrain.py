@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..files import data_path, replacing
-from ..gazette import Gazette
+from ..gazette import EDITIONS, Gazette
 from ..metrics import paired_excess
 from ..model import GPT, GPTConfig
 from ..objectives import NextToken, Objective
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 def build(name: str, out: Path, steps: int | None = None) -> dict:
     """Train one checkpoint into ``out`` and measure it; a killed run goes on where it was."""
     recipe = RECIPES[name]
-    steps = steps or recipe.steps
+    steps = recipe.steps if steps is None else steps
     gazette = Gazette.load(recipe.edition)
     config = GPTConfig(gazette.vocab_size, n_positions=64)
     model = GPT.init(config, torch.Generator().manual_seed(recipe.seed))
@@ -71,7 +72,7 @@ def build(name: str, out: Path, steps: int | None = None) -> dict:
         seed=recipe.seed,
         checkpoint=unfinished,
     )
-    model.save(out / f"{name}.safetensors", edition=recipe.edition, objective=recipe.objective)
+    model.save(out / f"{name}.safetensors", **provenance(recipe))
     unfinished.unlink()
     facts = {
         "command": f"python -m mylib pretrain {name}",
@@ -82,6 +83,13 @@ def build(name: str, out: Path, steps: int | None = None) -> dict:
     with replacing(out / f"{name}.json") as aside:
         aside.write_text(json.dumps(facts, indent=2) + "\n")
     return facts
+
+
+def provenance(recipe: Recipe) -> dict[str, str]:
+    """What a checkpoint depends on; a changed grammar or vocabulary makes it stale."""
+    files = {"grammar": EDITIONS[recipe.edition], "ranks": "gazette.tiktoken"}
+    hashes = {k: hashlib.sha256(data_path(f).read_bytes()).hexdigest() for k, f in files.items()}
+    return {"edition": recipe.edition, "objective": repr(recipe.objective), **hashes}
 
 
 def measure(model: GPT, gazette: Gazette, objective: Objective, n: int = 4000) -> dict:

@@ -1,0 +1,130 @@
+"""Chapter 01: a masked head, three curves below the floor, one cached step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ..masks import causal, dense
+from . import check, expect
+
+CAUSES = ("luck", "memory", "pads", "leak")
+
+
+@check("1.1")
+def check_masked_head(head: Callable) -> None:
+    """``head(x, w_q, w_k, w_v, visible)``: x (T, C), weights (C, d), visible bool (T, T) -> (T, d).
+
+    With x = I and w_v = I the output is the matrix of attention weights itself, so they can be
+    read off any implementation.
+    """
+    time = 5
+    chance = torch.Generator().manual_seed(0)
+    x = torch.eye(time)
+    w_q, w_k = (torch.randn(time, time, generator=chance) for _ in range(2))
+    visible = dense(causal, time)[0, 0]
+    weights = head(x, w_q, w_k, torch.eye(time), visible)
+    expect(
+        isinstance(weights, torch.Tensor) and weights.shape == (time, time),
+        f"return a tensor (T, d) = {(time, time)}, not {getattr(weights, 'shape', type(weights))}",
+    )
+    expect(not weights.isnan().any(), "NaN: is a row hidden whole, or was 0 multiplied by -inf?")
+    hidden = weights[~visible].abs().max()
+    shown = weights[visible].abs().max()
+    expect(
+        not (hidden > 1e-6 and weights.tril(-1).abs().max() < 1e-6),
+        "polarity: True means may look. You hid what is visible and showed the future",
+    )
+    scores = (x @ w_q) @ (x @ w_k).T / time**0.5
+    zeroed = scores.masked_fill(~visible, 0).softmax(-1)
+    expect(
+        not torch.allclose(weights, zeroed, atol=1e-5),
+        "hidden scores were set to 0, but exp(0) = 1 is a fine weight: use -inf before the softmax",
+    )
+    sums = weights.sum(-1)
+    expect(
+        torch.allclose(sums, torch.ones(time), atol=1e-5),
+        "the weights of a row do not sum to 1: were they set to zero after the softmax?",
+    )
+    expect(hidden < 1e-6 < shown, "a hidden key still has weight: the future is visible")
+    right = scores.masked_fill(~visible, -torch.inf).log_softmax(-1)[visible]
+    expect(
+        torch.allclose(weights[visible].log(), right, atol=1e-4),
+        "nothing hidden is seen, but the weights differ: divide the scores by sqrt(d)?",
+    )
+
+
+@check("1.2")
+def check_below_the_floor(answer: dict[str, str]) -> None:
+    """``answer``: {"A": cause, "B": cause, "C": cause}, causes of `CAUSES`."""
+    expect(
+        isinstance(answer, dict) and set(answer) == {"A", "B", "C"},
+        'give one cause for each curve: {"A": ..., "B": ..., "C": ...}',
+    )
+    if None in answer.values() or Ellipsis in answer.values():
+        raise NotImplementedError
+    unknown = [cause for cause in answer.values() if cause not in CAUSES]
+    expect(not unknown, f"a cause is one of {', '.join(CAUSES)}; found {unknown}")
+    expect(
+        "leak" not in answer.values(),
+        "below the floor is not always a leak: all three models are causal. Read what was scored",
+    )
+    mistakes = {
+        "A": ("luck", "A is scored on eight documents: how far do eight prices scatter?"),
+        "B": ("memory", "B is scored on documents it was trained on: they are not fresh"),
+        "C": ("pads", "C divides by all positions: what is the surprise of a pad, and who pays?"),
+    }
+    for curve, (cause, line) in mistakes.items():
+        expect(answer[curve] == cause, line)
+
+
+@check("1.3")
+def check_cached_step(step: Callable) -> None:
+    """``step(x, past_k, past_v, w_q, w_k, w_v, wpe)`` -> (output (d,), k (P+1, d), v (P+1, d)).
+
+    ``x`` (P+1, C) are token embeddings without positions; the first P are already in the cache.
+    """
+    past, width = 4, 6
+    chance = torch.Generator().manual_seed(0)
+    x, wpe = (torch.randn(past + 1, width, generator=chance) for _ in range(2))
+    w_q, w_k, w_v = (torch.randn(width, width, generator=chance) for _ in range(3))
+    full = x + wpe
+    q, k, v = full @ w_q, full @ w_k, full @ w_v
+    right = (q[-1] @ k.T / width**0.5).softmax(-1) @ v
+    spoiled = x.clone()
+    spoiled[:past] = torch.nan  # whoever reads the old rows again, notices
+    found = step(spoiled, k[:past].clone(), v[:past].clone(), w_q, w_k, w_v, wpe)
+    expect(
+        isinstance(found, tuple) and len(found) == 3,
+        "return three things: the new token's output, all keys, all values",
+    )
+    output, keys, values = found
+    output = output.reshape(-1, width) if output.numel() % width == 0 else output
+    expect(
+        not any(t.isnan().any() for t in found),
+        "old keys recomputed: the first P rows of x were read again; the cache has their keys",
+    )
+    expect(
+        keys.shape == k.shape and values.shape == v.shape,
+        f"the cache grows by one token: keys {tuple(k.shape)}, found {tuple(keys.shape)}",
+    )
+    first = x + wpe[0]
+    expect(
+        not torch.allclose(keys[-1], (first @ w_k)[-1], atol=1e-5),
+        "the position restarted at 0: the new token stands at position P, behind the cached ones",
+    )
+    expect(
+        output.shape == (1, width),
+        f"one new token has one output ({width},), found {tuple(found[0].shape)}",
+    )
+    expect(
+        not torch.allclose(output[0], v[0], atol=1e-4),
+        "the query's mask is still T x T: its first row hides all keys but one. The new token "
+        "stands last and sees all of them",
+    )
+    expect(
+        torch.allclose(keys, k, atol=1e-5) and torch.allclose(values, v, atol=1e-5),
+        "keys or values differ: old ones stay as they are, the new one is appended at the end",
+    )
+    expect(torch.allclose(output[0], right, atol=1e-4), "the output differs: scaled by sqrt(d)?")

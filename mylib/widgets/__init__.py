@@ -1,0 +1,1 @@
+"""Widgets of the chapters, one file a chapter; each is a `Panel` over a plain drawing function."""

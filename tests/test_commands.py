@@ -1,0 +1,291 @@
+"""`python -m mylib ...`: help, exit codes, and one line instead of a traceback."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import tiny
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from mylib import datasets, masks
+from mylib.__main__ import COMMANDS, main
+from mylib.commands import pretrain, train
+from mylib.model import GPT
+from mylib.objectives import NextToken
+from mylib.train import evaluate
+
+SMALL = ["--window", "16", "--layers", "1", "--width", "16", "--batch", "4"]
+
+
+def run(capsys, *arguments):
+    """Exit code, what was printed, and what was said on stderr without the progress bars."""
+    try:
+        code = main([str(a) for a in arguments])
+    except SystemExit as end:  # argparse: help and wrong usage
+        code = end.code
+    out, err = capsys.readouterr()
+    err = [line for line in re.split(r"[\r\n]+", err) if line.strip() and "it/s]" not in line]
+    return code, out, [line for line in err if "?it/s" not in line and "s/it]" not in line]
+
+
+# -- all commands ------------------------------------------------------------------------------
+
+
+def test_as_a_program():
+    def ask(*arguments):
+        command = [sys.executable, "-m", "mylib", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    told = ask("--help")
+    assert told.returncode == 0 and all(name in told.stdout for name in COMMANDS)
+    wrong = ask("nonsense")
+    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
+    assert "invalid choice: 'nonsense'" in wrong.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help(command, capsys):
+    code, out, err = run(capsys, command, "--help")
+    assert code == 0 and not err
+    assert f"python -m mylib {command}" in out and len(out.splitlines()) > 5
+
+
+@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("audit",), ("train", "--steps", "x")])
+def test_wrong_usage_has_code_2(arguments, capsys):
+    code, out, err = run(capsys, *arguments)
+    assert code == 2 and not out and "error: " in err[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("pretrain", "nonsense"), "unknown checkpoint ['nonsense']; known: ['causal'"),
+        (("audit", "nowhere.safetensors", "--expect", "causal"), "nowhere.safetensors"),
+        (("train", "--text", "nowhere.txt", "--steps", "3"), "no file or folder nowhere.txt"),
+    ],
+)
+def test_an_error_is_one_line(arguments, words, capsys):
+    code, out, err = run(capsys, *arguments)
+    assert code == 2 and not out and len(err) == 1 and words in err[0]
+    assert err[0].startswith(f"python -m mylib {arguments[0]}: ")
+
+
+# -- pretrain ----------------------------------------------------------------------------------
+
+
+def test_pretrain_from_end_to_end(tmp_path, capsys, monkeypatch):
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(pretrain, "measure", lambda model, *more: {"excess": 1.5})
+    code, out, err = run(capsys, "pretrain", "causal", "--steps", "3", "--out", tmp_path / "new")
+    torch.set_num_threads(threads)
+    assert code == 0 and not err, err
+    files = sorted(file.name for file in (tmp_path / "new").iterdir())
+    assert files == ["causal.json", "causal.safetensors"]
+    facts = json.loads((tmp_path / "new" / "causal.json").read_text())
+    assert facts == json.loads(out)
+    assert facts["steps"] == 3 and facts["excess"] == 1.5
+    assert facts["command"] == "python -m mylib pretrain causal"
+    model = GPT.load(tmp_path / "new" / "causal.safetensors")
+    assert not torch.equal(model.wte.weight, GPT(model.config).wte.weight)
+    with safe_open(tmp_path / "new" / "causal.safetensors", "pt") as file:
+        assert file.metadata()["objective"] == repr(NextToken())
+
+
+def test_pretrain_measures_what_it_says(monkeypatch):
+    gazette = pretrain.Gazette.load("small")
+    model = tiny.gpt(scale=0.02, vocab_size=gazette.vocab_size, n_positions=64, n_layer=1)
+    facts = pretrain.measure(model, gazette, NextToken(), n=40)
+    texts = gazette.sample(40, torch.Generator().manual_seed(2**31))
+    nats = evaluate(model, NextToken(), texts).double().mean()
+    wanted = nats + gazette.log_prob(gazette.canvas(texts)).mean()
+    assert facts["excess"] == pytest.approx(wanted.item(), abs=1e-3)
+    assert facts["floor"] == pytest.approx(gazette.entropy, abs=1e-4) and facts["valid"] == 0
+
+
+def test_pretrain_no_steps_is_not_all_steps(tmp_path, capsys):
+    code, _, err = run(capsys, "pretrain", "causal", "--steps", "0", "--out", tmp_path)
+    assert code == 2 and "steps is at least 1, got 0" in err[-1]
+
+
+# -- audit -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ours") / "model.safetensors"
+    tiny.gpt(vocab_size=24).save(path)
+    return path
+
+
+def folder_of(kind, path):
+    """A Hugging Face folder with a tiny random model."""
+    import transformers as hf
+
+    torch.manual_seed(0)
+    if kind == "gpt2":
+        sizes = dict(vocab_size=24, n_positions=32, n_embd=16, n_layer=2, n_head=2)
+        model = hf.GPT2LMHeadModel(hf.GPT2Config(**sizes))
+    else:
+        sizes = dict(vocab_size=24, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
+        model = hf.BertModel(hf.BertConfig(**sizes, intermediate_size=32))
+    for weight in model.parameters():
+        weight.data += 0.25 * torch.randn(weight.shape)
+    model.save_pretrained(path)
+    return path
+
+
+def test_audit_of_our_files(ours, capsys):
+    assert run(capsys, "audit", ours, "--expect", "causal") == (
+        *(0, "causal: as expected in 3 checks\n"),
+        [],
+    )
+    code, out, _ = run(capsys, "audit", ours, "--expect", "bidirectional")
+    assert code == 1 and out.startswith("NOT bidirectional: whole model") and "sees" not in out
+    opened = ("audit", ours, "--mask", "bidirectional", "--expect")
+    assert run(capsys, *opened, "bidirectional")[0] == 0
+    code, out, _ = run(capsys, *opened, "causal")
+    assert code == 1 and "token 0 sees token 1" in out
+
+
+@pytest.mark.parametrize(("kind", "right"), [("gpt2", "causal"), ("bert", "bidirectional")])
+def test_audit_of_hugging_face_folders(kind, right, tmp_path, capsys):
+    folder = folder_of(kind, tmp_path / kind)
+    capsys.readouterr()
+    for expected in ("causal", "bidirectional"):
+        code, out, err = run(capsys, "audit", folder, "--expect", expected)
+        assert code == (expected != right) and not err, err
+        assert out.startswith(f"{expected}: as expected" if code == 0 else f"NOT {expected}: ")
+    code, _, err = run(capsys, "audit", folder, "--expect", right, "--mask", "causal")
+    assert code == 2 and "brings its own" in err[0]
+
+
+def test_what_cannot_be_judged_has_code_2(ours, tmp_path, capsys):
+    whole = ours.read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:-9])
+    (tmp_path / "text.txt").write_text("no model")
+    (tmp_path / "empty").mkdir()
+    for name, config in {
+        "no weights": '{"model_type": "gpt2"}',
+        "no type": "{}",
+        "no json": "{",
+        "no such type": '{"model_type": "nonsense"}',
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(config)
+    damaged = folder_of("gpt2", tmp_path / "damaged")
+    capsys.readouterr()
+    (damaged / "model.safetensors").write_bytes(whole[:50])
+    broken = tiny.gpt(vocab_size=24)
+    broken.ln_f.weight.data[0] = torch.nan
+    broken.save(tmp_path / "nan.safetensors")
+    tiny.gpt(vocab_size=4).save(tmp_path / "small vocabulary.safetensors")
+    for path in sorted(tmp_path.iterdir()):
+        code, out, err = run(capsys, "audit", path, "--expect", "causal")
+        assert code == 2 and not out, path
+        assert str(path) in " ".join(err) and "Traceback" not in " ".join(err)
+
+
+def test_code_in_a_folder_is_not_run(tmp_path, capsys):
+    config = {"model_type": "mine", "auto_map": {"AutoConfig": "m.C", "AutoModel": "m.M"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "m.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass C: pass\n")
+    code, _, err = run(capsys, "audit", tmp_path, "--expect", "causal")
+    assert code == 2 and "cannot be judged" in err[0] and not (tmp_path / "ran").exists()
+
+
+# -- train -------------------------------------------------------------------------------------
+
+TEXT = "The cat sat on the mat, and the dog lay by the door. " * 60
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def same(one, two):
+    """Equal weights (the order of a file's header is not fixed)."""
+    one, two = load_file(one), load_file(two)
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def losses(out):
+    """(per token, per character) before and after."""
+    found = re.findall(r": ([\d.]+) nats per token, ([\d.]+) per character", out)
+    return [tuple(map(float, pair)) for pair in found]
+
+
+def test_train_on_a_text(text, tmp_path, capsys):
+    path = tmp_path / "new" / "model.safetensors"
+    arguments = ["train", "--text", text, "--steps", 60, *SMALL, "--out", path]
+    code, out, err = run(capsys, *arguments)
+    assert code == 0 and not err, err
+    (before, _), (after, per_character) = losses(out)
+    assert after < 0.5 * before
+    model = GPT.load(path)
+    _, held_out = datasets.Stream.of(TEXT, 16).split(0.1)
+    nll = evaluate(model, NextToken(), held_out.windows())
+    assert after == pytest.approx(nll.mean().item() / 15, abs=1e-3)
+    characters = sum(len(train.decode(window.tolist())) for window in held_out.windows())
+    tokens = 16 * len(held_out.windows())
+    assert per_character == pytest.approx(after * tokens / characters, rel=0.05)
+    assert (model.config.n_layer, model.config.n_embd, model.config.n_positions) == (1, 16, 16)
+    again = tmp_path / "again.safetensors"
+    run(capsys, *arguments[:-1], again)
+    other = tmp_path / "other.safetensors"
+    run(capsys, *arguments[:-1], other, "--seed", 1)
+    assert same(path, again) and not same(path, other)
+
+
+def test_train_goes_on_from_its_checkpoint(text, tmp_path, capsys):
+    common = ["train", "--text", text, *SMALL, "--checkpoint", tmp_path / "run", "--steps"]
+    code, _, _ = run(capsys, *common, 4, "--out", tmp_path / "one")
+    assert code == 0 and (tmp_path / "run").exists()
+    code, _, _ = run(capsys, *common, 4, "--out", tmp_path / "two")
+    assert code == 0 and same(tmp_path / "one", tmp_path / "two")
+    code, _, err = run(capsys, *common, 5, "--out", tmp_path / "three")
+    assert code == 2 and "steps was 4, now 5" in err[-1] and not (tmp_path / "three").exists()
+
+
+def test_what_train_refuses_before_it_starts(text, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 " * 400)
+    (tmp_path / "short.txt").write_text("too short")
+    for change, words in [
+        (["--steps", "0"], "steps is at least 1"),
+        (["--out", tmp_path / "folder"], "is a folder"),
+        (["--text", tmp_path / "folder"], "no *.txt files"),
+        (["--text", tmp_path / "latin.txt"], "not UTF-8"),
+        (["--text", tmp_path / "short.txt"], "windows of 16 tokens"),
+        (["--window", "1"], "windows of 1 tokens"),
+        (["--width", "18"], "n_embd=18"),
+    ]:
+        out = ["--out", tmp_path / "model"]
+        code, _, err = run(capsys, "train", "--text", text, "--steps", 2, *SMALL, *out, *change)
+        assert code == 2 and words in err[-1] and len(err) == 1, (change, err)
+    assert not (tmp_path / "model").exists()
+
+
+def test_train_on_tiny_shakespeare(real_data, tmp_path, capsys):
+    source = real_data / "tinyshakespeare" / "input.txt"
+    if not source.exists():
+        pytest.skip(f"{source} is not there")
+    out = tmp_path / "model.safetensors"
+    sizes = ["--window", 32, "--layers", 1, "--width", 32, "--batch", 16]
+    code, printed, err = run(capsys, "train", "--text", source, "--steps", 60, *sizes, "--out", out)
+    assert code == 0 and not err
+    (before, before_character), (after, after_character) = losses(printed)
+    assert after < before - 0.5 and after_character < before_character - 0.2
+    assert run(capsys, "audit", out, "--expect", "causal")[0] == 0
+
+
+def test_the_commands_read_under_the_mask_they_name():
+    model = tiny.gpt(vocab_size=24)
+    ids = tiny.ids(1, 6)
+    assert torch.equal(model(ids), model(ids, masks.causal))

@@ -1,0 +1,87 @@
+"""The experiment scripts run (tiny), resume, and say how their files were made."""
+
+import csv
+import json
+import math
+
+import pytest
+import torch
+
+from mylib.experiments import optimiser, results, shakespeare
+from mylib.tokenizer import decode
+
+VERSES = "The quality of mercy is not strained, it droppeth as the gentle rain from heaven\n" * 60
+
+
+@pytest.fixture(autouse=True)
+def verses(monkeypatch):
+    """A text that needs no download."""
+    for script in (optimiser, shakespeare):
+        monkeypatch.setattr(script, "tiny_shakespeare", lambda: VERSES)
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file)), json.loads(path.with_suffix(".json").read_text())
+
+
+def test_optimiser(tmp_path):
+    out = tmp_path / "optimiser.csv"
+    command = ["--smoke", "--out", str(out)]
+    optimiser.main(command)
+    rows, about = read(out)
+    assert about["command"].startswith("python -m mylib.experiments.optimiser --smoke")
+    assert about["torch"] == torch.__version__.split("+")[0]
+    assert about["settings"]["seeds"] == [0]
+    assert {row["part"] for row in rows} == {"quality", "speed"}
+    assert {row["schedule"] for row in rows} == {"linear", "cosine", "constant", ""}
+    for row in rows:
+        assert float(row["low"]) <= float(row["value"]) <= float(row["high"]), row
+    # A killed run goes on: what is there stays, what is missing is measured again.
+    *kept, last = out.read_text().splitlines(keepends=True)
+    out.write_text("".join(kept))
+    optimiser.main(command)
+    again = out.read_text().splitlines(keepends=True)
+    assert again[:-1] == kept
+    assert again[-1].rsplit(",", 1)[0] == last.rsplit(",", 1)[0]  # but for the seconds
+
+
+def test_shakespeare(tmp_path):
+    out = tmp_path / "shakespeare.csv"
+    shakespeare.main(["--smoke", "--out", str(out)])
+    rows, about = read(out)
+    assert [row["step"] for row in rows] == ["0", "0", "1", "1", "2", "2"]
+    for row in rows:
+        nats, bits = float(row["nats_per_token"]), float(row["bits_per_character"])
+        assert 0 < nats < 10 and 0 < bits < 10
+    held_out = about["held_out_windows"]
+    nats = float(rows[-2]["nats_per_token"]) * held_out["predicted"] / held_out["characters"]
+    assert math.isclose(nats / math.log(2), float(rows[-2]["bits_per_character"]), rel_tol=1e-3)
+    strip = about["strip"]
+    assert len(strip["ids"]) == len(strip["words"]) == len(strip["surprise_nats"]) == 24
+    assert strip["text"] == decode(strip["ids"]) and "\n" not in strip["text"]
+    assert strip["text_before"] + "".join(strip["pieces"]) in " " + VERSES
+
+
+def test_characters_are_those_of_the_predicted_tokens():
+    from mylib.datasets import Stream
+
+    windows = Stream.of(VERSES, 16).windows()
+    text = "".join(decode(w[1:].tolist()) for w in windows)
+    spaces = sum(shakespeare.bytes_of(int(w[1])).startswith(b" ") for w in windows)
+    assert shakespeare.characters(windows) == len(text) + spaces  # `decode` strips a leading space
+
+
+def test_schedules_end_low_and_rise_first():
+    for name, schedule in optimiser.SCHEDULES.items():
+        found = [schedule(step, 20, warmup=0.1) for step in range(20)]
+        assert found[:2] == [0.5, 1.0], name
+        assert found[1:] == sorted(found[1:], reverse=True), name
+        assert min(found) > 0, name
+
+
+def test_a_table_of_other_settings_is_refused(tmp_path):
+    path = tmp_path / "table.csv"
+    results.Table(path, ("a",), ("b",), {"steps": 1}, {})
+    with pytest.raises(ValueError, match="was made with"):
+        results.Table(path, ("a",), ("b",), {"steps": 2}, {})

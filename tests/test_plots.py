@@ -1,0 +1,77 @@
+"""Figures: drawn without error, and holding the numbers they were given."""
+
+import matplotlib
+import pytest
+import torch
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+from mylib import plots
+from mylib.leaks import leak_path
+from mylib.masks import causal, causal_head, dense
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+WORDS = ["Every", "effort", "moves", "you", "forward"]
+
+
+def test_mask_and_influence_pictures_show_the_matrix():
+    for figure in (
+        plots.mask_picture(causal, 5, WORDS),
+        plots.influence_picture(dense(causal, 5)[0, 0], words=WORDS),
+    ):
+        shown = figure.axes[0].images[0].get_array()
+        assert (torch.tensor(shown.tolist()) > 0).equal(dense(causal, 5)[0, 0])
+
+
+def test_what_differs_from_the_expectation_is_hatched():
+    seen = torch.ones(4, 4, dtype=torch.bool)
+    figure = plots.influence_picture(seen, dense(causal, 4)[0, 0])
+    assert sum(patch.get_hatch() is not None for patch in figure.axes[0].patches) == 6
+
+
+def test_strip_prints_both_totals_and_cuts_infinite_bars():
+    oracle = torch.tensor([0.0, 1.5, 2.0, 0.0, 0.5])
+    model = torch.tensor([0.1, 1.4, torch.inf, 0.0, 0.5])
+    figure = plots.surprise_strip(WORDS, oracle, model)
+    assert "oracle (outline): 4.0 nats" in figure.axes[0].get_title(loc="left")
+    assert any(text.get_text() == "inf" for text in figure.axes[0].texts)
+    with pytest.raises(ValueError, match="5 words for 4"):
+        plots.surprise_strip(WORDS, oracle[:4])
+
+
+def test_strip_of_a_certain_text_and_without_a_model():
+    plots.surprise_strip(WORDS, torch.zeros(5))
+
+
+def test_loss_on_floor_draws_floor_and_curves_and_needs_neither_floor():
+    curves = {"a": ([1, 2, 3], [3.0, 2.0, 1.0]), "b": ([1, 2], [2.0, 1.5])}
+    figure = plots.loss_on_floor(curves, {"floor": 0.8})
+    assert [0.8, 0.8] in [list(line.get_ydata()) for line in figure.axes[0].lines]
+    labels = [text.get_text() for text in figure.axes[0].texts]
+    assert "a" in labels and any("0.80" in label for label in labels)
+    assert len(plots.loss_on_floor(curves, {}).axes[0].lines) == 2
+
+
+def test_trellis_draws_the_path_of_a_leak():
+    visible = dense(causal_head(3), 5)[0, 0]
+    path = leak_path(visible, 2, 0, 1)
+    figure = plots.leak_trellis(WORDS, visible, 2, path, "effort")
+    drawn = [list(line.get_xdata()) for line in figure.axes[0].lines]
+    assert list(path) in drawn
+
+
+def test_regime_card_and_next_word_bars():
+    figure = plots.regime_card(
+        "Causal LM", shown="all words so far", mask=causal, says="the next word", length="nobody"
+    )
+    assert any(text.get_text() == "Causal LM" for text in figure.axes[0].texts)
+    plots.next_word_bars(["a", "b"], torch.tensor([0.7, 0.3]), torch.tensor([0.6, 0.4]))
+    plots.next_word_bars(["a", "b"], torch.tensor([0.7, 0.3]))

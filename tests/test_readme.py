@@ -1,0 +1,67 @@
+"""The README and the datasheet are true: their code runs, their numbers and links are right."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mylib.experiments.datasheet import table
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
+COMMANDS = [c.split("#")[0].strip() for c in re.findall(r"^python -m mylib .*$", README, re.M)]
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A folder with the files that the README's reader has: an encoder and a text."""
+    from transformers import LlamaConfig, LlamaModel
+
+    sizes = dict(vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2)
+    LlamaModel(LlamaConfig(**sizes, num_attention_heads=2)).save_pretrained(tmp_path / "my-encoder")
+    (tmp_path / "input.txt").write_text("The late ferry came on time. Nobody believed it.\n" * 200)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_python_of_the_readme_runs(block, desk, capsys):
+    torch.manual_seed(0)
+    exec(compile(block, "README.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert out
+    for promised in re.findall(r"# \.\.\. (.*)$", block, re.M):
+        assert promised in out
+    if "audit" in block:  # a causal decoder is no encoder
+        assert "NOT bidirectional: layers.0.self_attn" in out or "whole model" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_of_the_readme_run(command, desk):
+    words = command.replace("--steps 300", "--steps 2").split()[1:]
+    done = subprocess.run([sys.executable, *words], cwd=desk, capture_output=True, text=True)
+    assert done.returncode == ("audit" in command), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`?make ([a-z]+)", README):
+        if target not in ("lab", "test"):
+            continue
+        assert re.search(rf"^{target}:", makefile, re.M)
+
+
+@pytest.mark.parametrize("page", ["README.md", "data/README.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("https://") or (ROOT / page).parent.joinpath(target).exists()
+
+
+def test_datasheet_is_up_to_date():
+    assert table() in (ROOT / "data/README.md").read_text()
