@@ -239,9 +239,8 @@ def regime_card(
 def _matrix(ax, values: Tensor, numbers: bool = True) -> None:
     height, width = values.shape
     most = max(1.0, float(values.double().max()))
-    ax.imshow(
-        values.double(), cmap="cividis", vmin=min(0.0, float(values.double().min())), vmax=most
-    )
+    least = min(0.0, float(values.double().min()))
+    ax.imshow(values.double().numpy(), cmap="cividis", vmin=least, vmax=most)
     for edge in range(1, max(height, width)):
         if edge < width:
             ax.axvline(edge - 0.5, color="white", lw=0.8)

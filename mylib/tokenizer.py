@@ -109,7 +109,8 @@ def words(ids: Iterable[int]) -> list[str]:
     """
     encoding = load_tokenizer()
     pieces = (encoding.decode_single_token_bytes(int(i)) for i in ids)
-    return [piece.decode("utf-8", "backslashreplace").removeprefix(" ") for piece in pieces]
+    texts = (piece.decode("utf-8", "backslashreplace").removeprefix(" ") for piece in pieces)
+    return [t if t.isprintable() else t.encode("unicode_escape").decode() for t in texts]
 
 
 def offsets(text: str) -> list[tuple[int, int]]:

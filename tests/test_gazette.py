@@ -74,7 +74,9 @@ def test_posterior_of_shown_words(press, raw, seed):
     generator = chance(seed)
     rows = some_rows(every, 8, generator)
     cut = int(torch.randint(1, every.length + 1, (1,), generator=generator))
-    for ids in (rows, rows[:, :cut], pad(rows, (0, 2))):
+    longer = pad(rows, (0, 2))
+    longer[::3, -1] = EOS  # a word where there can be none
+    for ids in (rows, rows[:, :cut], longer):
         visible = shown(ids.shape, generator)
         found = gazette.posterior(ids, visible=visible)
         assert found.log_probs.shape == (*ids.shape, gazette.vocab_size)
@@ -167,6 +169,7 @@ def test_log_prob_of_what_is_no_document(press, raw, seed):
     torch.testing.assert_close(gazette.log_prob(ids).exp(), wanted, **CLOSE)
     assert torch.equal(gazette.is_valid(ids), wanted > 0)
     assert torch.equal(gazette.is_valid(pad(ids, (0, 3))), wanted > 0)
+    assert not gazette.is_valid(pad(ids, (0, 3), value=EOS)).any()
     for row in every.ids[:5]:
         end = int((row == EOS).nonzero()) + 1
         assert gazette.is_valid(row[None, :end]).all()

@@ -190,9 +190,10 @@ def test_other_targets_that_are_not_clean_words_never_leak():
 
         def passes(self, rows, generator):
             (batch,) = super().passes(rows, generator)
-            return (replace(batch, source=torch.full_like(batch.source, -1)),)
+            nothing = torch.full_like(batch.shown, -1)
+            return (replace(batch, source=nothing[batch.asked], shown=nothing),)
 
-    # `shown` is -1 at pads: an answer without a clean word must not match them.
+    # `shown` is -1 at pads and [MASK]s: an answer without a clean word must not match them.
     assert certificate(NoSource(), PADDED, 2).sound
 
 

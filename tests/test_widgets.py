@@ -3,25 +3,25 @@
 import pytest
 import torch
 
+from mylib.files import data_path
 from mylib.gazette import Gazette
-from mylib.model import GPT, GPTConfig
+from mylib.model import GPT
 from mylib.widgets.chapter01 import NextWords, next_words
 from mylib.widgets.panel import Panel
 
 
 @pytest.fixture(scope="module")
 def scene():
-    gazette = Gazette.load()
+    gazette = Gazette.load("sunday")
     story = gazette.sample(1, torch.Generator().manual_seed(0))[0]
-    config = GPTConfig(gazette.vocab_size, 64, 16, 1, 2)
-    return GPT.init(config, torch.Generator().manual_seed(0)).eval(), gazette, story
+    return GPT.load(data_path("checkpoints/causal.safetensors")), gazette, story
 
 
 def test_moving_a_control_changes_the_picture(scene):
     widget = NextWords(*scene)
     seen = {bytes(widget.picture.value)}
     assert next(iter(seen)).startswith(b"\x89PNG")
-    for name, value in {"place": 5, "temperature": 0.3, "top_k": 2}.items():
+    for name, value in {"temperature": 0.3, "top_k": 2, "place": 2}.items():
         widget.controls[name].value = value
         assert bytes(widget.picture.value) not in seen, f"{name} changes nothing"
         seen.add(bytes(widget.picture.value))
