@@ -132,9 +132,9 @@ def loss_on_floor(
             fontsize=9,
         )
     for name, (x, y, color) in ends.items():
-        ax.annotate(
-            name, (x, y), xytext=(0, 5), textcoords="offset points", ha="center", color=color
-        )
+        ax.annotate(name, (x, y), xytext=(5, 2), textcoords="offset points", ha="left", color=color)
+    last = max(x for x, _, _ in ends.values())
+    ax.set_xlim(-0.02 * last, 1.22 * last)  # room for the names
     lowest = min([*floors.values(), *(min(loss) for _, loss in curves.values())])
     highest = top or max(max(loss) for _, loss in curves.values())
     ax.set_ylim(lowest - 0.12 * (highest - lowest), highest)
