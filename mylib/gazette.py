@@ -96,11 +96,16 @@ class Gazette:
         return self._collisions[1]
 
     @cached_property
+    def length_probs(self) -> Tensor:
+        """p(number of words), float64 (C,); <bos> and <eos> are not counted."""
+        t = self._templates
+        empty = torch.zeros(self.length, dtype=torch.float64)
+        return empty.index_add_(0, t.lengths, t.prior)
+
+    @cached_property
     def length_entropy(self) -> float:
         """Entropy of the number of words, nats: what knowing the length is worth."""
-        t = self._templates
-        mass = torch.zeros(self.length, dtype=torch.float64).index_add_(0, t.lengths, t.prior)
-        return float(torch.special.entr(mass).sum())
+        return float(torch.special.entr(self.length_probs).sum())
 
     @cached_property
     def mean_length(self) -> float:

@@ -68,8 +68,8 @@ def fit(
     ``documents``: something with ``sample(n, generator)``, or a sequence of 1-D tensors, which is
     read in a new order every epoch. ``row``: tokens of a packed row (by default the model's
     positions). The matrices of the blocks are trained by Muon, embeddings, norms and biases by
-    AdamW; the learning rate rises over the first ``warmup`` share of the steps and falls linearly
-    to zero (``data/results/optimiser.csv``). ``clip``: greatest gradient norm.
+    AdamW; the learning rate rises over the first ``warmup`` share of the steps and falls along a
+    cosine to zero (``data/results/optimiser.csv``). ``clip``: greatest gradient norm.
     ``accumulate``: slices a batch is cut into when memory is short. ``precision``: Accelerate's
     ``mixed_precision`` ("no", "bf16", ...).
 
@@ -178,13 +178,14 @@ def make_optimizers(model: GPT, learning_rate: float, weight_decay: float) -> li
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
-    """Share of the learning rate at ``step`` (0, 1, ...): up linearly, then down to zero.
+    """Share of the learning rate at ``step`` (0, 1, ...): up linearly, then down along a cosine.
 
-    >>> [schedule(step, 6, warmup=1 / 3) for step in range(6)]
-    [0.5, 1.0, 0.8, 0.6, 0.4, 0.2]
+    >>> [round(schedule(step, 6, warmup=1 / 3), 2) for step in range(6)]
+    [0.5, 1.0, 0.9, 0.65, 0.35, 0.1]
     """
     rise = max(1, round(warmup * steps))
-    return min((step + 1) / rise, (steps - step) / max(1, steps - rise + 1))
+    done = max(0, step + 1 - rise) / max(1, steps - rise + 1)
+    return min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * done))
 
 
 def generator(seed: int, step: int, purpose: str) -> torch.Generator:

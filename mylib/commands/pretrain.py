@@ -32,7 +32,7 @@ class Recipe:
     seed: int = 0
 
 
-RECIPES = {"causal": Recipe("sunday", NextToken(), steps=6000)}
+RECIPES = {"causal": Recipe("sunday", NextToken(), steps=5000)}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +67,6 @@ def build(name: str, out: Path, steps: int | None = None) -> dict:
         gazette,
         steps,
         batch=recipe.batch,
-        row=128,
         learning_rate=recipe.learning_rate,
         seed=recipe.seed,
         checkpoint=unfinished,

@@ -12,7 +12,6 @@ cell took, on a machine that may have been busy: not a measurement. A killed run
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -57,10 +56,9 @@ def torch_muon(model: GPT, learning_rate: float, weight_decay: float) -> list:
     return [theirs, adamw]
 
 
-def cosine(step: int, steps: int, warmup: float) -> float:
+def linear(step: int, steps: int, warmup: float) -> float:
     rise = max(1, round(warmup * steps))
-    done = max(0, step + 1 - rise) / max(1, steps - rise + 1)
-    return min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * done))
+    return min((step + 1) / rise, (steps - step) / max(1, steps - rise + 1))
 
 
 def constant(step: int, steps: int, warmup: float) -> float:
@@ -68,7 +66,7 @@ def constant(step: int, steps: int, warmup: float) -> float:
 
 
 OPTIMISERS = {"Muon": train.make_optimizers, "AdamW": adamw_alone, "torch.optim.Muon": torch_muon}
-SCHEDULES = {"linear": train.schedule, "cosine": cosine, "constant": constant}
+SCHEDULES = {"cosine": train.schedule, "linear": linear, "constant": constant}
 
 
 def quality(table: Table, config: GPTConfig, steps: int, judged: int, seeds: Sequence[int]) -> None:
