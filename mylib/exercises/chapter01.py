@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..masks import causal, dense
+from ..masks import causal, dense, sliding_window
 from . import check, expect
 
 CAUSES = ("luck", "memory", "pads", "leak")
@@ -19,10 +19,10 @@ def check_masked_head(head: Callable) -> None:
     With x = I and w_v = I the output is the matrix of attention weights itself, so they can be
     read off any implementation.
     """
-    time = 5
+    time, d = 5, 3
     chance = torch.Generator().manual_seed(0)
     x = torch.eye(time)
-    w_q, w_k = (torch.randn(time, time, generator=chance) for _ in range(2))
+    w_q, w_k = (torch.randn(time, d, generator=chance) for _ in range(2))
     visible = dense(causal, time)[0, 0]
     weights = head(x, w_q, w_k, torch.eye(time), visible)
     expect(
@@ -31,27 +31,35 @@ def check_masked_head(head: Callable) -> None:
     )
     expect(not weights.isnan().any(), "NaN: is a row hidden whole, or was 0 multiplied by -inf?")
     hidden = weights[~visible].abs().max()
-    shown = weights[visible].abs().max()
     expect(
         not (hidden > 1e-6 and weights.tril(-1).abs().max() < 1e-6),
         "polarity: True means may look. You hid what is visible and showed the future",
     )
-    scores = (x @ w_q) @ (x @ w_k).T / time**0.5
+    scores = (x @ w_q) @ (x @ w_k).T / d**0.5
     zeroed = scores.masked_fill(~visible, 0).softmax(-1)
     expect(
         not torch.allclose(weights, zeroed, atol=1e-5),
         "hidden scores were set to 0, but exp(0) = 1 is a fine weight: use -inf before the softmax",
     )
-    sums = weights.sum(-1)
+    one = torch.ones(time)
+    rows = torch.allclose(weights.sum(-1), one, atol=1e-5)
     expect(
-        torch.allclose(sums, torch.ones(time), atol=1e-5),
-        "the weights of a row do not sum to 1: were they set to zero after the softmax?",
+        rows or not torch.allclose(weights.sum(0), one, atol=1e-5),
+        "the columns sum to 1, not the rows: the softmax runs over the keys of a query, dim=-1",
     )
-    expect(hidden < 1e-6 < shown, "a hidden key still has weight: the future is visible")
+    expect(rows, "the weights of a row do not sum to 1: were they set to zero after the softmax?")
+    expect(hidden < 1e-6, "a hidden key still has weight: the future is visible")
     right = scores.masked_fill(~visible, -torch.inf).log_softmax(-1)[visible]
     expect(
         torch.allclose(weights[visible].log(), right, atol=1e-4),
-        "nothing hidden is seen, but the weights differ: divide the scores by sqrt(d)?",
+        "nothing hidden is seen, but the weights differ: are the scores divided by sqrt(d), "
+        "d the length of a query?",
+    )
+    other = dense(sliding_window(1, 1), time)[0, 0]
+    weights = head(x, w_q, w_k, torch.eye(time), other)
+    expect(
+        weights[~other].abs().max() < 1e-6 and (weights[other] > 0).all(),
+        "under another mask the head still looks as before: use the `visible` you are given",
     )
 
 
@@ -109,9 +117,13 @@ def check_cached_step(step: Callable) -> None:
         keys.shape == k.shape and values.shape == v.shape,
         f"the cache grows by one token: keys {tuple(k.shape)}, found {tuple(keys.shape)}",
     )
-    first = x + wpe[0]
+    bare, first = x[-1] @ w_k, (x[-1] + wpe[0]) @ w_k
     expect(
-        not torch.allclose(keys[-1], (first @ w_k)[-1], atol=1e-5),
+        not torch.allclose(keys[-1], bare, atol=1e-5),
+        "the new token has no position: add the row of wpe for the place where it stands",
+    )
+    expect(
+        not torch.allclose(keys[-1], first, atol=1e-5),
         "the position restarted at 0: the new token stands at position P, behind the cached ones",
     )
     expect(
@@ -122,6 +134,11 @@ def check_cached_step(step: Callable) -> None:
         not torch.allclose(output[0], v[0], atol=1e-4),
         "the query's mask is still T x T: its first row hides all keys but one. The new token "
         "stands last and sees all of them",
+    )
+    alone = (q[-1] @ k[:past].T / width**0.5).softmax(-1) @ v[:past]
+    expect(
+        not torch.allclose(output[0], alone, atol=1e-4),
+        "the new token does not look at itself: append its key and value before the softmax",
     )
     expect(
         torch.allclose(keys, k, atol=1e-5) and torch.allclose(values, v, atol=1e-5),

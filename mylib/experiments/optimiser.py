@@ -71,7 +71,7 @@ SCHEDULES = {"cosine": train.schedule, "linear": linear, "constant": constant}
 
 def quality(table: Table, config: GPTConfig, steps: int, judged: int, seeds: Sequence[int]) -> None:
     """The grid with linear decay, its best cells with more seeds, then the other schedules at
-    Muon's best learning rates."""
+    Muon's best learning rate."""
     gazette = Gazette.load()
     fresh = gazette.sample(judged, torch.Generator().manual_seed(2**31))
     oracle = -gazette.log_prob(gazette.canvas(fresh))
@@ -100,24 +100,26 @@ def quality(table: Table, config: GPTConfig, steps: int, judged: int, seeds: Seq
 
     for choice, rate in GRID:
         cell(choice, rate, "linear", seeds[0])
-    muon = sorted((r for c, r in GRID if c == "Muon"), key=lambda r: mean(table, "Muon", r))[:3]
-    adamw = min((r for c, r in GRID if c == "AdamW"), key=lambda r: mean(table, "AdamW", r))
+    first = seeds[:1]  # alone decides who goes on, so that a resumed run decides alike
+    muon = sorted((r for c, r in GRID if c == "Muon"), key=lambda r: mean(table, "Muon", r, first))
+    muon = muon[:3]
+    adamw = min((r for c, r in GRID if c == "AdamW"), key=lambda r: mean(table, "AdamW", r, first))
     for seed in seeds[1:]:
         for rate in muon:
             cell("Muon", rate, "linear", seed)
         cell("AdamW", adamw, "linear", seed)
-    best = sorted(muon, key=lambda r: mean(table, "Muon", r))
+    best = min(muon, key=lambda r: mean(table, "Muon", r, seeds))
     for seed in seeds:
-        for rate in best[:2]:
-            cell("Muon", rate, "cosine", seed)
-    cell("Muon", best[0], "constant", seeds[0])
+        cell("Muon", best, "cosine", seed)
+    cell("Muon", best, "constant", seeds[0])
 
 
-def mean(table: Table, choice: str, rate: float) -> float:
-    """Mean excess at a learning rate with linear decay, over its seeds."""
+def mean(table: Table, choice: str, rate: float, seeds: Sequence[int]) -> float:
+    """Mean excess at a learning rate with linear decay, over these seeds."""
     wanted = {"part": "quality", "choice": choice, "learning_rate": str(rate)}
     wanted["schedule"] = "linear"
-    return statistics.mean(float(r["value"]) for r in table.rows if wanted.items() <= r.items())
+    found = [row for row in table.rows if wanted.items() <= row.items()]
+    return statistics.mean(float(row["value"]) for row in found if int(row["seed"]) in seeds)
 
 
 def optimiser_speed(table: Table, config: GPTConfig, repeats: int) -> None:

@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = GPTConfig(load_tokenizer().n_vocab, n_positions=WINDOW, **sizes)
     names = ("steps", "batch", "learning_rate", "every", "judged")
     settings = {name: getattr(options, name) for name in names}
-    settings |= {"optimiser": "Muon and AdamW, linear decay", "config": asdict(config)}
+    settings |= {"optimiser": "Muon and AdamW, cosine decay", "config": asdict(config)}
     values = ("windows", "nats_per_token", "bits_per_character", "seconds")
     facts = {**origin("shakespeare", argv), "about": " ".join(__doc__.split("\n\n")[-1].split())}
     table = Table(options.out, ("seed", "step", "text"), values, settings, facts)

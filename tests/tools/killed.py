@@ -111,7 +111,7 @@ def killed(case, folder, seconds, chance):
     for turn in (3, 2, 4, None):
         pid = start(result, checkpoint, case, turn)
         if turn and case not in ("writing", "renaming"):
-            time.sleep(seconds * chance.uniform(0.2, 0.9))
+            time.sleep(seconds * chance.uniform(0.1, 0.6))
             os.kill(pid, signal.SIGKILL)
         deaths += not ended(pid)
         if checkpoint.exists():
