@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .files import replacing
+from .files import read_safetensors, replacing
 from .masks import Rule, as_mask, causal, dense
 
 FORMAT = "mylib.GPT 1"
@@ -288,23 +288,3 @@ class GPT(nn.Module):
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise ValueError(f"{path}: weights and config do not fit: {error}") from error
         return model.eval()
-
-
-def read_safetensors(path: str | Path, form: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header of a safetensors file whose header says ``format = form``."""
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a safetensors file, or damaged: {error}") from error
-    if header.get("format") != form:
-        raise ValueError(
-            f"{path}: a foreign file: its header says format={header.get('format')!r}, "
-            f"expected {form!r}"
-        )
-    return tensors, header

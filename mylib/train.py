@@ -9,38 +9,25 @@ accumulation steps changes nothing, and a killed run resumes to the same weights
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from .files import replacing
-from .model import GPT, read_safetensors
+from .checkpoints import History, restore_run, save_run
+from .model import GPT
 from .muon import Muon
 from .objectives import Objective, Rows
-
-FORMAT = "mylib.fit 1"
 
 
 class Source(Protocol):
     """Anything that documents can be drawn from: a `Gazette`, a `datasets.Stream`, ..."""
 
     def sample(self, n: int, generator: torch.Generator) -> list[Tensor]: ...
-
-
-@dataclass
-class History:
-    """What `fit` saw: ``loss[i]`` is the loss of step ``steps[i]`` (1, 2, ...), in nats per
-    answer on the step's own batch, before its update."""
-
-    steps: list[int] = field(default_factory=list)
-    loss: list[float] = field(default_factory=list)
 
 
 def fit(
@@ -99,7 +86,7 @@ def fit(
     optimizers = make_optimizers(model, learning_rate, weight_decay)
     start, history = 0, History()
     if checkpoint is not None and Path(checkpoint).exists():
-        start, history = _restore(Path(checkpoint), model, optimizers, settings)
+        start, history = restore_run(Path(checkpoint), model, optimizers, settings)
     net, *optimizers = accelerator.prepare(_Asked(model), *optimizers)
     net.train()
     row = model.config.n_positions if row is None else row
@@ -125,7 +112,7 @@ def fit(
         last = step + 1 == steps
         if checkpoint is not None and (last or (step + 1) % save_every == 0):
             if accelerator.is_main_process:
-                _save(Path(checkpoint), model, optimizers, step + 1, settings, history)
+                save_run(Path(checkpoint), model, optimizers, step + 1, settings, history)
             accelerator.wait_for_everyone()
         if on_step is not None:
             on_step(step + 1, model)
@@ -269,43 +256,3 @@ def _dropout(net, key):
             yield
 
     return lent()
-
-
-def _save(path: Path, model, optimizers, step: int, settings: dict, history: History) -> None:
-    """One file: weights, optimiser tensors, and the rest as JSON in its header."""
-    from safetensors.torch import save_file
-
-    tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
-    for o, optimizer in enumerate(optimizers):
-        for p, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{o}.{p}.{key}": t for key, t in state.items()}
-    header = {"step": step, "settings": settings, "history": vars(history)}
-    with replacing(path) as aside:
-        tensors = {name: t.detach().contiguous().cpu() for name, t in tensors.items()}
-        save_file(tensors, aside, {"format": FORMAT, "run": json.dumps(header)})
-
-
-def _restore(path: Path, model, optimizers, settings: dict) -> tuple[int, History]:
-    tensors, header = read_safetensors(path, FORMAT)
-    try:
-        run = json.loads(header["run"])
-        step, history, before = run["step"], History(**run["history"]), dict(run["settings"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: a damaged checkpoint: {error!r}") from error
-    wanted = json.loads(json.dumps(settings))
-    if differ := [key for key in wanted if before.get(key) != wanted[key]]:
-        raise ValueError(
-            f"{path} belongs to another run: "
-            + "; ".join(f"{k} was {before.get(k)}, now {wanted[k]}" for k in differ)
-        )
-    weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
-    model.load_state_dict(weights)
-    for o, optimizer in enumerate(optimizers):
-        full = optimizer.state_dict()
-        for name, tensor in tensors.items():
-            kind, _, rest = name.partition(f"optimizer.{o}.")
-            if kind == "" and rest:
-                p, key = rest.split(".")
-                full["state"].setdefault(int(p), {})[key] = tensor
-        optimizer.load_state_dict(full)
-    return step, history

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mylib.commands.pretrain import RECIPES, measure, provenance
-from mylib.files import data_path
+from mylib.files import data_path, read_safetensors
 from mylib.gazette import Gazette
 from mylib.metrics import bootstrap, paired_excess
-from mylib.model import FORMAT, GPT, read_safetensors
+from mylib.model import FORMAT, GPT
 from mylib.objectives import NextToken
 from mylib.train import evaluate
 
