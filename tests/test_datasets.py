@@ -1,7 +1,6 @@
 """Text that nobody here wrote: read as it is, or refused in clear words. And files.py."""
 
 import hashlib
-import os
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 
 from mylib import datasets, tokenizer
 from mylib.datasets import CORPORA, Stream, fetch, read_text, tiny_shakespeare
-from mylib.files import cache_dir, data_path, replacing
+from mylib.files import cache_dir
 
 # -- text files -----------------------------------------------------------------------------------
 
@@ -231,33 +230,3 @@ def test_cache_dir(monkeypatch, tmp_path):
         for name, folder in environment.items():
             monkeypatch.setenv(name, folder)
         assert cache_dir() == wanted
-
-
-def test_data_path():
-    assert data_path("gazette.toml").is_file()
-    with pytest.raises(FileNotFoundError, match=r"no-such\.toml is not among .*data/no-such\.toml"):
-        data_path("no-such.toml")
-
-
-def test_replacing_takes_the_place_at_the_end(tmp_path):
-    path = tmp_path / "new" / "a.txt"
-    with replacing(path) as aside:
-        aside.write_text("one")
-        assert not path.exists()
-    assert path.read_text() == "one"
-    with replacing(str(path)) as aside:
-        aside.write_text("two")
-        assert path.read_text() == "one"
-    assert path.read_text() == "two" and os.listdir(path.parent) == ["a.txt"]
-
-
-def test_replacing_keeps_the_old_file_after_an_error(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("one")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as aside:
-        aside.write_text("half of tw")
-        raise KeyboardInterrupt
-    assert path.read_text() == "one" and os.listdir(tmp_path) == ["a.txt"]
-    with pytest.raises(FileNotFoundError), replacing(path):
-        pass  # nothing was written
-    assert path.read_text() == "one"

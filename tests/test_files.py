@@ -9,17 +9,34 @@ import pytest
 from mylib.files import data_path, replacing
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    target = tmp_path / "results" / "file.txt"
-    with replacing(target) as aside:
-        aside.write_text("old")
-        assert not target.exists()
-    assert target.read_text() == "old"
-    with pytest.raises(RuntimeError), replacing(target) as aside:
-        aside.write_text("half")
-        raise RuntimeError
-    assert target.read_text() == "old"
-    assert [p.name for p in target.parent.iterdir()] == ["file.txt"]
+def test_data_path():
+    assert data_path("gazette.toml").is_file()
+    with pytest.raises(FileNotFoundError, match=r"no-such\.toml is not among .*data/no-such\.toml"):
+        data_path("no-such.toml")
+
+
+def test_replacing_takes_the_place_at_the_end(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with replacing(path) as aside:
+        aside.write_text("one")
+        assert not path.exists()
+    assert path.read_text() == "one"
+    with replacing(str(path)) as aside:
+        aside.write_text("two")
+        assert path.read_text() == "one"
+    assert path.read_text() == "two" and os.listdir(path.parent) == ["a.txt"]
+
+
+def test_replacing_keeps_the_old_file_after_an_error(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("one")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as aside:
+        aside.write_text("half of tw")
+        raise KeyboardInterrupt
+    assert path.read_text() == "one" and os.listdir(tmp_path) == ["a.txt"]
+    with pytest.raises(FileNotFoundError), replacing(path):
+        pass  # nothing was written
+    assert path.read_text() == "one"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="processes are asked by signal 0")
@@ -34,8 +51,3 @@ def test_parts_of_dead_processes_are_swept_and_of_living_ones_kept(tmp_path):
     with replacing(tmp_path / "file.txt") as aside:
         aside.write_text("new")
     assert not stale.exists() and living.exists() and other.exists()
-
-
-def test_missing_data_names_the_places():
-    with pytest.raises(FileNotFoundError, match="looked for"):
-        data_path("no-such-file")
