@@ -132,7 +132,15 @@ def loss_on_floor(
             fontsize=9,
         )
     for name, (x, y, color) in ends.items():
-        ax.annotate(name, (x, y), xytext=(5, 2), textcoords="offset points", ha="left", color=color)
+        ax.annotate(
+            name,
+            (x, y),
+            xytext=(5, 2),
+            textcoords="offset points",
+            color=color,
+            zorder=5,
+            bbox={"fc": "white", "ec": "none", "pad": 1},  # over the floor, not under it
+        )
     last = max(x for x, _, _ in ends.values())
     ax.set_xlim(-0.02 * last, 1.22 * last)  # room for the names
     lowest = min([*floors.values(), *(min(loss) for _, loss in curves.values())])
