@@ -34,21 +34,18 @@ class Trace:
     passes: int
 
 
-def choose(
+def settled(
     logits: Tensor,
-    generator: torch.Generator | None,
     temperature: float = 1.0,
     top_k: int | None = None,
     forbid: Sequence[int] = (),
-) -> tuple[Tensor, Tensor]:
-    """Draw a token for each row of logits (N, V); return the tokens and their log p, both (N,).
+) -> Tensor:
+    """log p (N, V) that tokens are drawn from, float64, for logits (N, V).
 
-    ``temperature`` 0 takes the most likely token. ``top_k`` keeps the k most likely ones.
-    ``forbid``: tokens that are never drawn. Raises `ValueError` for a negative temperature, a
-    top_k outside 1..V, NaN logits, and a row in which everything is forbidden.
-
-    >>> choose(torch.tensor([[0.0, 2.0, 1.0]]), None, temperature=0)[0].tolist()
-    [1]
+    ``top_k`` keeps the k most likely tokens; ``forbid``: tokens that are never drawn.
+    ``temperature`` 0 leaves the logits as they are: `choose` then takes the most likely token.
+    Raises `ValueError` for a negative temperature, a top_k outside 1..V, NaN logits, and a row in
+    which everything is forbidden.
     """
     if not 0 <= temperature < math.inf:
         raise ValueError(f"a temperature is 0 (greedy) or more, and finite, got {temperature}")
@@ -65,13 +62,30 @@ def choose(
     if top_k is not None:
         best = logits.topk(top_k)  # exactly k of them, ties or not
         logits = torch.full_like(logits, -torch.inf).scatter(-1, best.indices, best.values)
-    log_p = logits.log_softmax(-1)
+    return logits.log_softmax(-1)
+
+
+def choose(
+    logits: Tensor,
+    generator: torch.Generator | None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    forbid: Sequence[int] = (),
+) -> tuple[Tensor, Tensor]:
+    """Draw a token for each row of logits (N, V); return the tokens and their log p, both (N,).
+
+    ``temperature`` 0 takes the most likely token. For the rest, and the errors, see `settled`.
+
+    >>> choose(torch.tensor([[0.0, 2.0, 1.0]]), None, temperature=0)[0].tolist()
+    [1]
+    """
+    log_p = settled(logits, temperature, top_k, forbid)
     if temperature == 0:
         tokens = log_p.argmax(-1)
     else:
         # On the CPU, where the generator is: the same words on every device.
         tokens = torch.multinomial(log_p.exp().cpu(), 1, generator=generator)[:, 0]
-        tokens = tokens.to(logits.device)
+        tokens = tokens.to(log_p.device)
     return tokens, log_p.gather(-1, tokens[:, None])[:, 0]
 
 

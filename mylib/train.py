@@ -8,6 +8,7 @@ accumulation steps changes nothing, and a killed run resumes to the same weights
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -134,7 +135,7 @@ def evaluate(
     """
     noise = torch.Generator().manual_seed(0) if generator is None else generator
     device, found = next(model.parameters()).device, []
-    was_training = model.training
+    was_training, asked = model.training, _Asked(model)
     model.eval()
     for start in range(0, len(documents), batch):
         rows = Rows.padded(list(documents[start : start + batch]))
@@ -142,8 +143,7 @@ def evaluate(
         for each in objective.passes(rows, noise):
             moved = each.to(device)
             with torch.no_grad():
-                hidden = model.hidden(moved.inputs, moved.mask, moved.positions)
-                nll = objective.nll(model.head(hidden[moved.asked]), moved) * moved.weights
+                nll = objective.nll(asked(moved), moved) * moved.weights
             total.index_add_(0, each.asked.nonzero()[:, 0], nll.float().cpu())
         found.append(total)
     model.train(was_training)
@@ -236,15 +236,11 @@ def _accumulated_loss(net, objective, passes, accelerator, accumulate: int, key)
 
 
 def _sync(accelerator, net, last: bool):
-    import contextlib
-
     return contextlib.nullcontext() if last else accelerator.no_sync(net)
 
 
 def _dropout(net, key):
     """Dropout draws from torch's global generator; lend it one that depends on the key alone."""
-    import contextlib
-
     model = getattr(net, "module", net).model
     if model.config.dropout == 0:
         return contextlib.nullcontext()

@@ -9,6 +9,7 @@ from torch import Tensor
 from .. import plots, tokenizer
 from ..gazette import Gazette
 from ..model import GPT
+from ..sampling import settled
 from .panel import Panel, png
 
 
@@ -35,18 +36,14 @@ def next_words(
         .exp()
     )
     with torch.no_grad():
-        logits = model(prefix)[0, -1].double()
-    if top_k:
-        logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
-    mine = (logits / temperature).softmax(-1) if temperature else _greedy(logits)
-    best = torch.maximum(true, mine).topk(n).indices
-    best = best[torch.maximum(true, mine)[best] > 1e-3]  # the rest is nobody's choice
+        logits = model(prefix)[:, -1]
+    keep = top_k or None if temperature else 1  # temperature 0: the likeliest word, and no other
+    mine = settled(logits, temperature, keep)[0].exp()
+    either = torch.maximum(true, mine)
+    best = either.topk(n).indices
+    best = best[either[best] > 1e-3]  # the rest is nobody's choice
     best = best[true[best].argsort(descending=True, stable=True)]
     return tokenizer.words(best), true[best], mine[best]
-
-
-def _greedy(logits: Tensor) -> Tensor:
-    return torch.zeros_like(logits).index_fill_(0, logits.argmax(), 1.0)
 
 
 class NextWords(Panel):
