@@ -7,10 +7,10 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test notebooks lint clean
+.PHONY: help setup lab test test-browser notebooks lint clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## create .venv with all packages (once; PYTHON=python3.12 names another Python)
 
@@ -46,6 +46,9 @@ lab: $(READY)  ## open the course in JupyterLab (Ctrl-C twice ends it)
 
 test: $(READY)  ## run all tests and all notebooks, without a network
 	@$(PY) -m pytest
+
+test-browser: $(READY)  ## run the chapters and move their widgets in Chromium; pictures in build/browser
+	@$(PY) -m pytest -m browser -rs tests/test_browser.py
 
 notebooks: $(READY)  ## run the notebooks and store their outputs (NB=notebooks/x.ipynb: only that one)
 	@$(PY) tests/tools/execute.py $(NB)

@@ -1,4 +1,4 @@
-"""``python -m mylib audit | train | pretrain``."""
+"""``python -m mylib audit | doctor | pretrain | train``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 
 COMMANDS = {
     "audit": "measure who sees whom in a saved model",
+    "doctor": "check whether this installation will run the course",
     "pretrain": "rebuild the shipped checkpoints",
     "train": "train a model on your own text",
 }

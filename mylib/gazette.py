@@ -177,6 +177,27 @@ class Gazette:
         log_p = self._log_evidence(rows, shown.repeat(batch, 1)).view(batch, time + 1)
         return (log_p[:, :-1] - log_p[:, 1:]).nan_to_num(0.0, posinf=math.inf)[:, rank]
 
+    def surprise_backward(self, ids: Tensor) -> Tensor:
+        """-log p of each token given those after it, nats (T,), for one document <bos> ... <eos>.
+
+        The reader begins at <eos>, which costs nothing, and does not know how long the document
+        is: at <bos> it pays for finding that it ends there. Sums to -log_prob.
+        """
+        time, size = len(ids), self.length
+        if ids.dim() != 1 or time > size:
+            raise ValueError(f"one document of at most {size} tokens, got {tuple(ids.shape)}")
+        places = [(i, end) for i in range(time) for end in range(time - 1 - i, size)]
+        rows = torch.full((len(places), size), PAD)
+        shown = torch.zeros_like(rows, dtype=torch.bool)
+        for n, (i, end) in enumerate(places):  # the tokens from i on, <eos> standing at ``end``
+            place = slice(end - (time - 1 - i), end + 1)
+            rows[n, place], shown[n, place] = ids[i:], True
+        scores = self._log_evidence(rows, shown)
+        first = torch.tensor([i for i, _ in places])
+        log_p = torch.stack([scores[first == i].logsumexp(0) for i in range(time)])
+        after = torch.cat([log_p[1:], torch.zeros(1, dtype=log_p.dtype)])
+        return (after - log_p).nan_to_num(0.0, posinf=math.inf)
+
     # -- what the evidence says ------------------------------------------------------------------
 
     def posterior(self, given: Tensor, visible: Tensor | None = None) -> Posterior:

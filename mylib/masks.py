@@ -10,6 +10,7 @@ Sources: the predicate signature is that of ``torch.nn.attention.flex_attention`
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Sequence
 
@@ -134,6 +135,25 @@ def sliding_window(left: int, right: int) -> Mask:
             f"a window reaches 0 or more tokens each way, got left={left} right={right}"
         )
     return Mask(lambda b, h, q, k: (q - k <= left) & (k - q <= right), f"window({left}, {right})")
+
+
+def hops(*steps: int) -> Mask:
+    """A query sees the keys these many places on (negative: back); 0 is itself. ::
+
+    hops(-1, 0, 2)      # . # . .
+                        # # . # .
+                        . # # . #
+                        . . # # .
+                        . . . # #
+
+    ``~hops(1)`` hides the next token alone, from each query directly; two hops find it.
+    """
+    if not steps:
+        raise ValueError("a mask of hops needs at least one step")
+    return Mask(
+        lambda b, h, q, k: functools.reduce(operator.or_, [k - q == step for step in steps]),
+        f"hops({', '.join(map(str, steps))})",
+    )
 
 
 def prefix_lm(prefix: int | Tensor) -> Mask:

@@ -123,12 +123,14 @@ def loss_on_floor(
         ends[name] = (steps[-1], loss[-1], color)
     for name, value in floors.items():
         ax.axhline(value, color=BLACK, ls="--", lw=1.2, zorder=3)
-        # Beside the axes, where no curve can cross it.
+        # Beside the axes, where no curve can cross it; two names keep out of each other's way.
+        alone = len(floors) == 1
+        side = "center" if alone else "bottom" if value == max(floors.values()) else "top"
         ax.annotate(
-            f"{name}\n{value:.2f}",
+            f"{name}\n{value:.2f}" if alone else f"{name} {value:.2f}",
             (1.01, value),
             xycoords=("axes fraction", "data"),
-            va="center",
+            va=side,
             fontsize=9,
         )
     for name, (x, y, color) in ends.items():
@@ -155,9 +157,13 @@ def loss_on_floor(
 
 
 def next_word_bars(
-    words: Sequence[str], oracle: Tensor, model: Tensor | None = None, title: str = ""
+    words: Sequence[str],
+    oracle: Tensor,
+    model: Tensor | None = None,
+    title: str = "",
+    what: str = "next word",
 ) -> Figure:
-    """Probabilities of the next word (N,): the model's bars, the oracle's diamonds."""
+    """Probabilities of the next word (N,), or ``what``: the model's bars, the oracle's diamonds."""
     fig, ax = plt.subplots(figsize=(6.4, 0.9 + 0.27 * len(words)))
     y = range(len(words))
     if model is not None:
@@ -168,7 +174,7 @@ def next_word_bars(
     longest = max(float(oracle.max()), float(model.max()) if model is not None else 0.0)
     ax.set_xlim(0, 1.08 * longest)
     ax.set_xlabel(
-        "probability of the next word"
+        f"probability of the {what}"
         + (": model (bar), oracle (diamond)" if model is not None else "")
     )
     ax.set_title(title, fontsize=10, loc="left")
@@ -183,6 +189,7 @@ def leak_trellis(
     layers: int,
     path: Sequence[int] | None = None,
     asked: str = "",
+    title: str = "",
 ) -> Figure:
     """Words x layers: every thin line may carry something up; ``path`` is an answer's way.
 
@@ -212,6 +219,7 @@ def leak_trellis(
     ax.set_xticks(range(time), words, rotation=30)
     ax.set_yticks(range(layers + 1), ["input", *(f"layer {n}" for n in range(1, layers + 1))])
     ax.set_ylim(-0.3, layers + 0.55)
+    ax.set_title(title, fontsize=10, loc="left")
     for side in ax.spines.values():
         side.set_visible(False)
     ax.tick_params(length=0)
@@ -241,6 +249,20 @@ def regime_card(
     picture.set_yticks([])
     picture.set_title("may look", fontsize=9, color=GREY)
     fig.tight_layout()
+    return fig
+
+
+def regime_row(cards: Sequence[dict], n: int = 5) -> Figure:
+    """Several regimes side by side: ``name``, ``mask`` and ``lines`` of text under it."""
+    fig, axes = plt.subplots(1, len(cards), figsize=(2.1 * len(cards), 3.1))
+    for ax, card in zip(axes, cards, strict=True):
+        _matrix(ax, dense(card["mask"], n)[0, 0], numbers=False)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.set_title(card["name"], fontsize=11, weight="bold")
+        for number, line in enumerate(card["lines"]):
+            ax.text(-0.5, n + 0.1 + 0.8 * number, line, fontsize=8.5, va="center")
+    fig.subplots_adjust(left=0.01, right=0.99, top=0.92, bottom=0.34, wspace=0.28)
     return fig
 
 

@@ -127,18 +127,24 @@ def evaluate(
     documents: Sequence[Tensor],
     generator: torch.Generator | None = None,
     batch: int = 64,
+    row: int | None = None,
 ) -> Tensor:
     """Summed -log p of each document under an objective, nats (number of documents,).
 
     One document a row, so that the result can be paired with an oracle's on the same documents.
-    Passes are added; their weights count.
+    Passes are added; their weights count, discounts of an objective's loss do not. ``row``: tokens
+    of a row; by default the longest document of a batch. Raises `ValueError` where an objective
+    needs a canvas and no ``row`` says how large it is.
     """
+    if objective.layout != "packed" and row is None:
+        raise ValueError(f"{objective} works on a canvas: say how many tokens it has (row=)")
     noise = torch.Generator().manual_seed(0) if generator is None else generator
     device, found = next(model.parameters()).device, []
     was_training, asked = model.training, _Asked(model)
     model.eval()
     for start in range(0, len(documents), batch):
-        rows = Rows.padded(list(documents[start : start + batch]))
+        rows = Rows.padded(list(documents[start : start + batch]), row)
+        rows = rows.canvas if objective.layout == "canvas" else rows
         total = torch.zeros(len(rows.tokens))
         for each in objective.passes(rows, noise):
             moved = each.to(device)

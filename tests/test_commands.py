@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -13,9 +14,10 @@ from safetensors.torch import load_file
 
 from mylib import datasets, masks
 from mylib.__main__ import COMMANDS, main
-from mylib.commands import pretrain, train
+from mylib.commands import measures, pretrain, train
 from mylib.model import GPT
 from mylib.objectives import NextToken
+from mylib.tokenizer import BW, FW
 from mylib.train import evaluate
 
 SMALL = ["--window", "16", "--layers", "1", "--width", "16", "--batch", "4"]
@@ -79,7 +81,8 @@ def test_an_error_is_one_line(arguments, words, capsys):
 
 def test_pretrain_from_end_to_end(tmp_path, capsys, monkeypatch):
     threads = torch.get_num_threads()
-    monkeypatch.setattr(pretrain, "measure", lambda model, *more: {"excess": 1.5})
+    quick = replace(pretrain.RECIPES["causal"], measure=lambda model, gazette: {"excess": 1.5})
+    monkeypatch.setitem(pretrain.RECIPES, "causal", quick)
     code, out, err = run(capsys, "pretrain", "causal", "--steps", "3", "--out", tmp_path / "new")
     torch.set_num_threads(threads)
     assert code == 0 and not err, err
@@ -95,15 +98,53 @@ def test_pretrain_from_end_to_end(tmp_path, capsys, monkeypatch):
         assert file.metadata()["objective"] == repr(NextToken())
 
 
-def test_pretrain_measures_what_it_says(monkeypatch):
+@pytest.fixture(scope="module")
+def untrained():
     gazette = pretrain.Gazette.load("small")
     model = tiny.gpt(scale=0.02, vocab_size=gazette.vocab_size, n_positions=64, n_layer=1)
-    facts = pretrain.measure(model, gazette, NextToken(), n=40)
+    return model, gazette
+
+
+def test_the_causal_model_is_measured_as_it_says(untrained):
+    model, gazette = untrained
+    facts = measures.measure_causal(model, gazette, n=40)
     texts = gazette.sample(40, torch.Generator().manual_seed(2**31))
     nats = evaluate(model, NextToken(), texts).double().mean()
     wanted = nats + gazette.log_prob(gazette.canvas(texts)).mean()
     assert facts["excess"] == pytest.approx(wanted.item(), abs=1e-3)
     assert facts["floor"] == pytest.approx(gazette.entropy, abs=1e-4) and facts["valid"] == 0
+
+
+def test_the_mixed_model_is_measured_as_it_says(untrained, monkeypatch):
+    model, gazette = untrained
+    facts = measures.measure_mixed(model, gazette, n=40, samples=4)
+    texts = gazette.sample(40, torch.Generator().manual_seed(2**31))
+    for way, nats in zip(("forward", "backward"), measures.both_ways(model, texts), strict=True):
+        wanted = nats.double() + gazette.log_prob(gazette.canvas(texts))
+        assert facts[f"{way}_excess"] == pytest.approx(wanted.mean().item(), abs=1e-3)
+    # Untrained, it knows nothing of a hidden word and flags no word more than another.
+    assert facts["fill_in_excess"] > 4 and facts["false_flags"] == 0
+    assert facts["spoiled_found"] < 0.3 and facts["valid_confidence"] == 0
+    # The oracle in its place needs nothing more than the oracle.
+    monkeypatch.setattr(type(model), "__call__", lambda self, ids, mask: gazette.denoiser(ids))
+    monkeypatch.setattr(measures, "both_ways", lambda *_: [torch.zeros(40)] * 2)
+    perfect = measures.measure_mixed(model, gazette, n=40, samples=4)
+    assert perfect["fill_in_excess"] == pytest.approx(0, abs=1e-9)
+    assert perfect["valid_random"] == perfect["valid_confidence"] == 1
+
+
+def test_both_ways_read_what_they_say(untrained):
+    model, gazette = untrained
+    texts = gazette.sample(70, torch.Generator().manual_seed(3))  # more than one batch
+    forward, backward = measures.both_ways(model, texts)
+    text = texts[66]
+    there = torch.cat([torch.tensor([FW]), text[1:]])
+    back = torch.cat([text[:-1], torch.tensor([BW])]).flip(0)
+    for found, ids, answers in ((forward, there, text[1:]), (backward, back, text[:-1].flip(0))):
+        with torch.no_grad():
+            log_p = model(ids[None, :-1])[0].log_softmax(-1)
+        wanted = -log_p.gather(-1, answers[:, None]).sum()
+        torch.testing.assert_close(found[66], wanted, rtol=1e-4, atol=0)
 
 
 def test_pretrain_no_steps_is_not_all_steps(tmp_path, capsys):

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from mylib.experiments import optimiser, results, shakespeare
+from mylib.experiments import leakage, optimiser, results, shakespeare
+from mylib.files import data_path
 from mylib.tokenizer import decode
 
 VERSES = "The quality of mercy is not strained, it droppeth as the gentle rain from heaven\n" * 60
@@ -16,7 +17,7 @@ VERSES = "The quality of mercy is not strained, it droppeth as the gentle rain f
 @pytest.fixture(autouse=True)
 def verses(monkeypatch):
     """A text that needs no download."""
-    for script in (optimiser, shakespeare):
+    for script in (leakage, optimiser, shakespeare):
         monkeypatch.setattr(script, "tiny_shakespeare", lambda: VERSES)
 
 
@@ -44,6 +45,38 @@ def test_optimiser(tmp_path):
     again = out.read_text().splitlines(keepends=True)
     assert again[:-1] == kept
     assert again[-1].rsplit(",", 1)[0] == last.rsplit(",", 1)[0]  # but for the seconds
+
+
+def test_leakage(tmp_path):
+    out = tmp_path / "leakage.csv"
+    command = ["--smoke", "--out", str(out)]
+    leakage.main(command)
+    rows, about = read(out)
+    assert about["command"].startswith("python -m mylib.experiments.leakage --smoke")
+    assert {(row["text"], row["mask"]) for row in rows} == {
+        (text, mask) for text in ("shakespeare", "gazette") for mask in ("none", "causal")
+    }
+    for row in rows:
+        whole = float(row["last_over_T"]) + float(row["rest"])
+        assert math.isclose(float(row["mean"]), whole, abs_tol=1e-4)
+        assert float(row["mean_low"]) <= float(row["mean"]) <= float(row["mean_high"])
+    before = out.read_text()
+    leakage.main(command)  # all there: nothing is measured again
+    assert out.read_text() == before
+
+
+def test_the_leaky_loss_is_the_last_word_s_share():
+    """The committed table: on the Gazette within the interval, on Shakespeare within 6 %."""
+    rows, _ = read(data_path("results/leakage.csv"))
+    assert len(rows) == 36
+    for row in rows:
+        mean, last = float(row["mean"]), float(row["last_over_T"])
+        if row["mask"] == "causal":
+            assert mean > 5 * float(row["last_over_T_high"])
+        elif row["text"] == "gazette":
+            assert float(row["last_over_T_low"]) <= mean <= float(row["last_over_T_high"]), row
+        else:
+            assert float(row["rest"]) < 0.06 * last, row
 
 
 def test_shakespeare(tmp_path):

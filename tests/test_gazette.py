@@ -196,6 +196,28 @@ def test_surprise_in_any_order(press, raw, seed):
                 visible[i] = True
 
 
+@given(brute.grammars(), seeds)
+@settings(max_examples=25)
+def test_surprise_of_a_backward_reader_who_does_not_know_the_length(press, raw, seed):
+    gazette, slow = press(raw)
+    (document,) = gazette.sample(1, chance(seed))
+    ends_with = {}  # p(a document ends with these tokens, whatever its length)
+    for row, p in slow.texts().items():
+        text = [token for token in row if token != PAD]
+        for size in range(1, len(text) + 1):
+            end = tuple(text[-size:])
+            ends_with[end] = ends_with.get(end, 0.0) + p
+    wanted, after = [], 0.0
+    for i in reversed(range(len(document))):
+        here = math.log(ends_with[tuple(document[i:].tolist())])
+        wanted.append(after - here)
+        after = here
+    found = gazette.surprise_backward(document)
+    torch.testing.assert_close(found, torch.tensor(wanted[::-1], dtype=torch.float64))
+    assert found[-1] == pytest.approx(0, abs=1e-12)
+    assert float(found.sum()) == pytest.approx(-float(gazette.log_prob(document[None])), abs=1e-9)
+
+
 def test_surprise_of_the_impossible_is_inf_once(press):
     gazette, every = press(SMALL)
     ids = every.ids[:1].clone()

@@ -120,13 +120,25 @@ def test_backward_attention_with_forward_labels():
         assert all(set(leak.path) == {leak.output} for leak in leaks)
 
 
-def test_inverted_polarity_is_refused_or_caught():
-    # The last input of a full row may look at nobody, and is asked.
+@pytest.mark.parametrize("length", [None, 10, 20], ids=["full", "padded", "packed"])
+def test_inverted_polarity_is_refused_or_caught(length):
+    texts = documents([9, 9])
+    rows = Rows.packed(texts, length) if length == 20 else Rows.padded(texts, length)
+    # The last input of a document may look at nobody, and is asked.
     with pytest.raises(ValueError, match=r"output 7 of row 0 is asked.*nobody"):
-        certificate(NextToken(~causal), FULL, 1)
-    longer = Rows.padded(documents([9]), 10)
-    leaks = check_paths(NextToken(~causal), longer, 1)
-    assert {leak.output for leak in leaks} == set(range(8))
+        certificate(NextToken(~causal), rows, 1)
+    leaks = check_paths(NextToken(anticausal), rows, 1)  # inverted, its diagonal open
+    assert len(leaks) == 2 * 7
+
+
+def test_every_layout_hides_the_last_word():
+    texts = documents([9, 5, 7])
+    layouts = [Rows.padded([text]) for text in texts]
+    layouts += [Rows.padded(texts), Rows.padded(texts, 30), Rows.packed(texts, 30)]
+    for objective in (NextToken(bidirectional), PreviousToken(mask=bidirectional)):
+        found = [certificate(objective, rows, 2) for rows in layouts]
+        assert sum(len(each.leaks) for each in found[:3]) == 21 - 3 - 3  # answers, less one each
+        assert {len(each.leaks) for each in found[3:]} == {21 - 3 - 3}
 
 
 def test_asking_a_blind_row_is_refused():

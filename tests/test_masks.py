@@ -17,6 +17,7 @@ from mylib.masks import (
     dense,
     documents,
     from_dense,
+    hops,
     padding,
     prefix_lm,
     reach,
@@ -47,6 +48,8 @@ SPECIFIED = {
     "window 2 1": (sliding_window(2, 1), lambda b, q, k: k in (q - 2, q - 1, q, q + 1)),
     "window 0 0": (sliding_window(0, 0), lambda b, q, k: k == q),
     "window 0 3": (sliding_window(0, 3), lambda b, q, k: k in (q, q + 1, q + 2, q + 3)),
+    "hops": (hops(-1, 0, 2), lambda b, q, k: k in (q - 1, q, q + 2)),
+    "all but the next": (~hops(1), lambda b, q, k: k != q + 1),
     "prefix 3": (prefix_lm(3), lambda b, q, k: k in range(3) or k in range(q + 1)),
     "prefix by row": (prefix_lm(PREFIX), lambda b, q, k: k in range(max(PREFIX[b], q + 1))),
     "documents": (
@@ -88,6 +91,11 @@ def slow(rule, queries=range(T), keys=range(T), batch=B):
     return torch.tensor(
         [[[[bool(rule(b, q, k)) for k in keys] for q in queries]] for b in range(batch)]
     )
+
+
+def test_hops_need_a_step():
+    with pytest.raises(ValueError, match="at least one step"):
+        hops()
 
 
 @each

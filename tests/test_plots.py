@@ -60,10 +60,26 @@ def test_loss_on_floor_draws_floor_and_curves_and_needs_neither_floor():
     assert len(plots.loss_on_floor(curves, {}).axes[0].lines) == 2
 
 
+def test_two_floors_keep_their_names_apart():
+    figure = plots.loss_on_floor({"a": ([1, 2], [3.0, 1.0])}, {"old": 1.1, "new": 1.0})
+    sides = {t.get_text(): t.get_va() for t in figure.axes[0].texts}
+    assert sides["old 1.10"] == "bottom" and sides["new 1.00"] == "top"
+
+
+def test_a_row_of_regimes_shows_each_mask():
+    cards = [{"name": m.name, "mask": m, "lines": ["says: x"]} for m in (causal, causal_head(2))]
+    figure = plots.regime_row(cards)
+    for ax, card in zip(figure.axes, cards, strict=True):
+        shown = torch.tensor(ax.images[0].get_array().tolist()) > 0
+        assert shown.equal(dense(card["mask"], 5)[0, 0])
+        assert ax.get_title() == card["name"]
+
+
 def test_trellis_draws_the_path_of_a_leak():
     visible = dense(causal_head(3), 5)[0, 0]
     path = leak_path(visible, 2, 0, 1)
-    figure = plots.leak_trellis(WORDS, visible, 2, path, "effort")
+    figure = plots.leak_trellis(WORDS, visible, 2, path, "effort", title="two layers")
+    assert figure.axes[0].get_title(loc="left") == "two layers"
     drawn = [list(line.get_xdata()) for line in figure.axes[0].lines]
     assert list(path) in drawn
 

@@ -5,12 +5,14 @@ import json
 import pytest
 import torch
 
-from mylib.commands.pretrain import RECIPES, measure, provenance
+from mylib.commands.measures import measure_causal, measure_mixed
+from mylib.commands.pretrain import RECIPES, provenance
 from mylib.files import data_path, read_safetensors
 from mylib.gazette import Gazette
 from mylib.metrics import bootstrap, paired_excess
 from mylib.model import FORMAT, GPT
-from mylib.objectives import NextToken
+from mylib.objectives import ForwardBackward, NextToken, Rows
+from mylib.tokenizer import BOS, EOS
 from mylib.train import evaluate
 
 
@@ -35,11 +37,49 @@ def test_causal_model_meets_its_promise():
     assert facts["excess"] <= 0.1
     assert facts["valid"] >= 0.95
     gazette, model = Gazette.load("sunday"), GPT.load(data_path("checkpoints/causal.safetensors"))
-    again = measure(model, gazette, NextToken(), n=1000)
+    again = measure_causal(model, gazette, n=1000)
     low, high = again["excess_interval"]
     assert low <= facts["excess_interval"][1] and facts["excess_interval"][0] <= high
     assert low > 0, "below the floor: a leak"
     assert again["valid"] >= 0.95
+
+
+def test_mixed_model_does_what_its_file_says():
+    facts = json.loads(data_path("checkpoints/mixed.json").read_text())
+    gazette, model = Gazette.load("sunday"), GPT.load(data_path("checkpoints/mixed.safetensors"))
+    again = measure_mixed(model, gazette, n=500, samples=60)
+    for name in ("forward", "backward", "fill_in"):
+        low, high = again[f"{name}_excess_interval"]
+        stored = facts[f"{name}_excess_interval"]
+        assert low <= stored[1] and stored[0] <= high, name
+        assert low > 0, "below the floor: a leak"
+        assert facts[f"{name}_excess"] < 0.2
+    assert again["spoiled_found"] > 0.97 and again["false_flags"] < 0.001
+    # 60 pages: four standard errors of a share near two thirds.
+    assert abs(again["valid_confidence"] - facts["valid_confidence"]) < 0.25
+
+
+def test_the_mixed_model_is_told_its_direction_by_token_mask_and_positions():
+    """Each of the three taken away costs more than the model's whole excess."""
+    gazette, model = Gazette.load("sunday"), GPT.load(data_path("checkpoints/mixed.safetensors"))
+    rows = Rows.padded(gazette.sample(100, _chance()))
+    right = ForwardBackward()
+    for number, first in ((0, BOS), (1, EOS)):
+        batch = right.passes(rows, _chance())[number]
+        plain = ForwardBackward(direction_tokens=False).passes(rows, _chance())[number]
+        assert (plain.inputs != batch.inputs).sum() == len(rows.tokens)
+        assert (plain.inputs[plain.inputs != batch.inputs] == first).all()
+        other = right.passes(rows, _chance())[1 - number].mask
+
+        def nats(inputs, mask, positions, batch=batch):
+            with torch.no_grad():
+                logits = model(inputs, mask, positions)
+            return float(right.nll(logits, batch).sum()) / len(rows.tokens)
+
+        base = nats(batch.inputs, batch.mask, batch.positions)
+        assert nats(plain.inputs, batch.mask, batch.positions) > base + 0.3
+        assert nats(batch.inputs, other, batch.positions) > base + 10
+        assert nats(batch.inputs, batch.mask, batch.positions + 3) > base + 0.3
 
 
 def test_an_untrained_model_does_not():

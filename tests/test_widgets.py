@@ -1,13 +1,23 @@
 """Widgets without a browser: the drawing function, the controls, what a notebook stores."""
 
+import base64
+import re
+
 import pytest
 import torch
 
+from mylib import plots
 from mylib.files import data_path
 from mylib.gazette import Gazette
+from mylib.masks import causal, dense, reach
 from mylib.model import GPT
+from mylib.widgets import chapter02 as trellis
+from mylib.widgets.chapter00 import MASKS, MaskExplorer, chosen
 from mylib.widgets.chapter01 import NextWords, next_words
-from mylib.widgets.panel import Panel
+from mylib.widgets.chapter02 import LeakTrellis, way
+from mylib.widgets.panel import Panel, picture
+
+WORDS = ["Every", "effort", "moves", "you", "forward", "."]
 
 
 @pytest.fixture(scope="module")
@@ -18,13 +28,58 @@ def scene():
 
 
 def test_moving_a_control_changes_the_picture(scene):
-    widget = NextWords(*scene)
-    seen = {bytes(widget.picture.value)}
-    assert next(iter(seen)).startswith(b"\x89PNG")
-    for name, value in {"temperature": 0.3, "top_k": 2, "place": 2}.items():
-        widget.controls[name].value = value
-        assert bytes(widget.picture.value) not in seen, f"{name} changes nothing"
-        seen.add(bytes(widget.picture.value))
+    widgets = {
+        NextWords(*scene): {"temperature": 0.3, "top_k": 2, "place": 2},
+        MaskExplorer(WORDS): {
+            "mask": "prefix_lm(2)",
+            "query": 4,
+            "inverted": True,
+            "two_stories": True,
+        },
+        LeakTrellis(WORDS): {"mask": "all but the next word", "layers": 2, "output": 3},
+    }
+    for widget, moves in widgets.items():
+        seen = {widget.picture.value}
+        for name, value in moves.items():
+            widget.controls[name].value = value
+            assert widget.picture.value not in seen, f"{name} changes nothing"
+            seen.add(widget.picture.value)
+
+
+def test_a_picture_carries_words(scene):
+    for widget in (NextWords(*scene), MaskExplorer(WORDS), LeakTrellis(WORDS)):
+        alt, data = re.fullmatch(
+            r'<img alt="([^"]+)" src="data:image/png;base64,([^"]+)" style="[^"]+">',
+            widget.picture.value,
+        ).groups()
+        assert len(alt) > 40 and base64.b64decode(data).startswith(b"\x89PNG")
+    figure = plots.mask_picture(causal, 3)
+    assert 'alt="a &quot;b&quot; &lt;c&gt;"' in picture(figure, 'a "b" <c>')
+
+
+def test_the_mask_that_the_explorer_shows():
+    seen = dense(chosen("causal", True, True, 6), 6)[0, 0]
+    assert seen.nonzero().tolist() == [[0, 1], [0, 2], [1, 2], [3, 4], [3, 5], [4, 5]]
+    assert torch.equal(dense(chosen("causal", False, False, 6), 6), dense(causal, 6))
+    for name in MASKS:
+        for inverted in (False, True):
+            for two in (False, True):
+                dense(chosen(name, inverted, two, 6), 6)
+
+
+def test_the_path_that_the_trellis_shows():
+    for name, mask in trellis.MASKS.items():
+        visible = dense(mask, 6)[0, 0]
+        for layers in (1, 2, 3, 4):
+            for output in range(6):
+                path = way(name, 6, layers, output)
+                if output == 5:
+                    assert path is None  # its answer stands outside
+                    continue
+                assert (path is not None) == bool(reach(visible, layers)[output, output + 1])
+                if path is not None:
+                    assert len(path) == layers + 1
+                    assert (path[0], path[-1]) == (output, output + 1)
 
 
 def test_every_setting_can_be_drawn(scene):

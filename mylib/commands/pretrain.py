@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,10 @@ import torch
 
 from ..files import data_path, replacing
 from ..gazette import EDITIONS, Gazette
-from ..metrics import paired_excess
 from ..model import GPT, GPTConfig
-from ..objectives import NextToken, Objective
-from ..sampling import generate
-from ..tokenizer import BOS
-from ..train import evaluate, fit
+from ..objectives import Denoising, ForwardBackward, Mixed, NextToken, Objective
+from ..train import fit
+from .measures import measure_causal, measure_mixed
 
 
 @dataclass(frozen=True)
@@ -26,13 +25,25 @@ class Recipe:
 
     edition: str
     objective: Objective
+    measure: Callable[[GPT, Gazette], dict]
     steps: int
     batch: int = 64
+    row: int | None = None
     learning_rate: float = 1e-2
     seed: int = 0
 
 
-RECIPES = {"causal": Recipe("sunday", NextToken(), steps=5000)}
+RECIPES = {
+    "causal": Recipe("sunday", NextToken(), measure_causal, steps=5000),
+    "mixed": Recipe(
+        "sunday",
+        Mixed(ForwardBackward(p_bw=1.0), Denoising()),
+        measure_mixed,
+        steps=6000,
+        batch=32,
+        row=34,
+    ),
+}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +78,7 @@ def build(name: str, out: Path, steps: int | None = None) -> dict:
         gazette,
         steps,
         batch=recipe.batch,
+        row=recipe.row,
         learning_rate=recipe.learning_rate,
         seed=recipe.seed,
         checkpoint=unfinished,
@@ -77,7 +89,7 @@ def build(name: str, out: Path, steps: int | None = None) -> dict:
         "command": f"python -m mylib pretrain {name}",
         "torch": torch.__version__.split("+")[0],
         "steps": steps,
-        **measure(model, gazette, recipe.objective),
+        **recipe.measure(model, gazette),
     }
     with replacing(out / f"{name}.json") as aside:
         aside.write_text(json.dumps(facts, indent=2) + "\n")
@@ -89,22 +101,3 @@ def provenance(recipe: Recipe) -> dict[str, str]:
     files = {"grammar": EDITIONS[recipe.edition], "ranks": "gazette.tiktoken"}
     hashes = {k: hashlib.sha256(data_path(f).read_bytes()).hexdigest() for k, f in files.items()}
     return {"edition": recipe.edition, "objective": repr(recipe.objective), **hashes}
-
-
-def measure(model: GPT, gazette: Gazette, objective: Objective, n: int = 4000) -> dict:
-    """Excess over the floor on ``n`` fresh documents, paired, and the valid share of samples."""
-    fresh = gazette.sample(n, torch.Generator().manual_seed(2**31))
-    mine = evaluate(model, objective, fresh)
-    excess = paired_excess(mine, -gazette.log_prob(gazette.canvas(fresh)))
-    prompts = torch.full((1000, 1), BOS)
-    chance = torch.Generator().manual_seed(2**31)
-    written = generate(model, prompts, gazette.length, generator=chance).ids
-    valid = gazette.is_valid(written)
-    return {
-        "floor": round(gazette.entropy, 4),
-        "excess": round(excess.mean, 4),
-        "excess_interval": [round(excess.low, 4), round(excess.high, 4)],
-        "valid": round(float(valid.double().mean()), 4),
-        "documents": n,
-        "samples": len(prompts),
-    }

@@ -10,7 +10,7 @@ from .. import plots, tokenizer
 from ..gazette import Gazette
 from ..model import GPT
 from ..sampling import settled
-from .panel import Panel, png
+from .panel import Panel, picture
 
 
 def next_words(
@@ -50,10 +50,15 @@ class NextWords(Panel):
     """Walk through a story word by word; turn temperature and top-k."""
 
     def __init__(self, model: GPT, gazette: Gazette, story: Tensor) -> None:
-        def draw(state: dict) -> bytes:
+        def draw(state: dict) -> str:
             words, true, mine = next_words(model, gazette, story, **state)
             so_far = tokenizer.decode(story[: state["place"]]) or "(the beginning)"
-            return png(plots.next_word_bars(words, true, mine, title=f"... {so_far[-60:]}"))
+            figure = plots.next_word_bars(words, true, mine, title=f"... {so_far[-60:]}")
+            likely = (
+                f"{w}: oracle {t:.2f}, model {m:.2f}"
+                for w, t, m in zip(words[:3], true.tolist(), mine.tolist(), strict=False)
+            )
+            return picture(figure, f"Next words after: {so_far[-60:]}. {'; '.join(likely)}.")
 
         wide = {"style": {"description_width": "110px"}, "layout": {"width": "420px"}}
         super().__init__(
@@ -64,11 +69,10 @@ class NextWords(Panel):
                 "temperature": widgets.FloatSlider(
                     value=1.0, min=0.0, max=2.0, step=0.1, description="temperature", **wide
                 ),
-                "top_k": widgets.Dropdown(
+                "top_k": widgets.ToggleButtons(
                     options=[("all words", 0), ("1", 1), ("2", 2), ("5", 5), ("10", 10)],
                     value=0,
                     description="top-k",
-                    **wide,
                 ),
             },
             draw,

@@ -1,13 +1,16 @@
 """What all widgets are: named controls above a picture that a plain function draws.
 
-The picture is an `Image` or `HTML` whose ``value`` is replaced, never an `Output`: that way it
-passes strict nbval, works by keyboard, and the drawing function can be tested without a browser.
+The picture is an `HTML` whose ``value`` is replaced, never an `Output`: that way it passes strict
+nbval, works by keyboard, carries words for those who do not see it (`Image` cannot), and the
+drawing function can be tested without a browser.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import ipywidgets as widgets
@@ -15,19 +18,14 @@ from matplotlib.figure import Figure
 
 
 class Panel(widgets.VBox):
-    """Controls over a picture; ``draw(state)`` -> PNG bytes or HTML text, at every change.
+    """Controls over a picture; ``draw(state)`` -> HTML (`picture` makes it), at every change.
 
     ``controls``: widgets by name; ``state`` is the dictionary of their values.
     """
 
-    def __init__(self, controls: dict[str, Any], draw: Callable[[dict], bytes | str]) -> None:
+    def __init__(self, controls: dict[str, Any], draw: Callable[[dict], str]) -> None:
         self.controls, self._draw = controls, draw
-        first = draw(self.state)
-        if isinstance(first, bytes):
-            # Width in the page, not of the file: the picture never jumps.
-            self.picture = widgets.Image(value=first, format="png", layout={"max_width": "700px"})
-        else:
-            self.picture = widgets.HTML(value=first)
+        self.picture = widgets.HTML(value=draw(self.state))
         for control in controls.values():
             control.observe(self._refresh, names="value")
         super().__init__([*controls.values(), self.picture])
@@ -44,11 +42,14 @@ class Panel(widgets.VBox):
         return f"{type(self).__name__}: run the cell to move {', '.join(self.controls)}"
 
 
-def png(figure: Figure) -> bytes:
-    """A figure as PNG; it is closed, so that the notebook does not show it twice."""
+def picture(figure: Figure, alt: str) -> str:
+    """A figure as an HTML image with its words; it is closed, so that it is not shown twice."""
     import matplotlib.pyplot as plt
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     plt.close(figure)
-    return buffer.getvalue()
+    data = base64.b64encode(buffer.getvalue()).decode()
+    # Its width is that of the page, not of the file: the picture never jumps.
+    style = "max-width:min(700px, 100%)"
+    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{data}" style="{style}">'

@@ -1,27 +1,10 @@
-"""Every exercise: the stub is refused, the solution passes, wrong answers are named.
-
-Stubs and solutions are the cells of the notebooks themselves.
-"""
-
-import json
-from pathlib import Path
+"""Exercises of chapter 01: the stub is refused, the solution passes, wrong answers are named."""
 
 import pytest
 import torch
+from exercise_cells import cell
 
 from mylib.exercises import NotSolved, chapter01
-
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-
-
-def cell(notebook: str, name: str) -> dict:
-    """Run one cell of a notebook, without its check, and return its names."""
-    cells = json.loads((NOTEBOOKS / notebook).read_text())["cells"]
-    source = next("".join(c["source"]) for c in cells if c["id"] == name)
-    names = {"torch": torch}
-    exec("\n".join(line for line in source.splitlines() if "exercises." not in line), names)
-    return names
-
 
 CHAPTER_01 = "01-causal-attention.ipynb"
 EXERCISES = [  # notebook, exercise, name of the answer, check

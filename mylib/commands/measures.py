@@ -1,0 +1,112 @@
+"""What the shipped models can do, measured on fresh documents when `pretrain` has made them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import tokenizer
+from ..gazette import Gazette
+from ..masks import bidirectional
+from ..metrics import Interval, paired_excess
+from ..model import GPT
+from ..objectives import ForwardBackward, NextToken, Rows
+from ..sampling import generate, write
+from ..tokenizer import BOS, MASK
+from ..train import evaluate
+
+HELD_OUT = 2**31  # the seed of the documents that models are judged on
+
+
+def measure_causal(model: GPT, gazette: Gazette, n: int = 4000) -> dict:
+    """Excess over the floor on ``n`` fresh documents, paired, and the valid share of samples."""
+    fresh = gazette.sample(n, torch.Generator().manual_seed(HELD_OUT))
+    excess = paired_excess(evaluate(model, NextToken(), fresh), floor(gazette, fresh))
+    prompts = torch.full((1000, 1), BOS)
+    chance = torch.Generator().manual_seed(HELD_OUT)
+    written = generate(model, prompts, gazette.length, generator=chance).ids
+    valid = gazette.is_valid(written)
+    return {
+        "floor": round(gazette.entropy, 4),
+        **named("excess", excess),
+        "valid": round(float(valid.double().mean()), 4),
+        "documents": n,
+        "samples": len(prompts),
+    }
+
+
+def measure_mixed(model: GPT, gazette: Gazette, n: int = 2000, samples: int = 500) -> dict:
+    """Each thing this model does, on ``n`` fresh documents.
+
+    ``forward``, ``backward``: paired excess, nats per document. ``fill_in``: nats per hidden word
+    beyond the oracle's, three words of a document hidden. ``spoiled_found``: one word replaced at
+    random, share of documents in which it is the word that is flagged most. ``false_flags``: share
+    of right words flagged with more than 1/2. ``valid``: of pages written word by word.
+    """
+    fresh = gazette.sample(n, torch.Generator().manual_seed(HELD_OUT))
+    chance = torch.Generator().manual_seed(HELD_OUT)
+    found: dict = {"floor": round(gazette.entropy, 4)}
+    for name, nats in zip(("forward", "backward"), both_ways(model, fresh), strict=True):
+        found |= named(f"{name}_excess", paired_excess(nats, floor(gazette, fresh)))
+    canvas = gazette.canvas(fresh)
+    words = torch.tensor([len(text) - 2 for text in fresh])
+    rows = torch.arange(n)
+    holes = (
+        1
+        + (torch.rand(n, gazette.length, generator=chance))
+        .masked_fill(torch.arange(gazette.length) >= words[:, None], -1.0)
+        .topk(3)
+        .indices
+    )
+    torn = canvas.scatter(1, holes, MASK)
+    with torch.no_grad():
+        guess = model(torn, bidirectional).log_softmax(-1)
+    true = gazette.denoiser(torn)
+    place = (rows[:, None], holes, canvas.gather(1, holes))
+    found |= named("fill_in_excess", paired_excess(-guess[place].mean(1), -true[place].mean(1)))
+    lexicon = tokenizer.lexicon()
+    spot = 1 + (torch.rand(n, generator=chance) * words).long()
+    other = torch.randint(lexicon.start, lexicon.stop, (n,), generator=chance)
+    spoiled = canvas.clone()
+    spoiled[rows, spot] = other
+    with torch.no_grad():
+        flags, quiet = (
+            model(ids, bidirectional).softmax(-1)[..., MASK] for ids in (spoiled, canvas)
+        )
+    changed = other != canvas[rows, spot]
+    right = (flags.argmax(1) == spot)[changed]
+    found["spoiled_found"] = round(float(right.double().mean()), 4)
+    real = torch.arange(gazette.length) < words[:, None] + 2
+    found["false_flags"] = round(float((quiet > 0.5)[real].double().mean()), 6)
+    blank = torch.full((samples, gazette.length), MASK)
+    for order in ("confidence", "random"):
+        chance = torch.Generator().manual_seed(HELD_OUT)
+        written = write(model, blank, order, generator=chance).ids
+        found[f"valid_{order}"] = round(float(gazette.is_valid(written).double().mean()), 4)
+    return found | {"documents": n, "samples": samples}
+
+
+def both_ways(model: GPT, documents: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """-log p of each document read forward and backward, nats (N,) each."""
+    objective, found = ForwardBackward(), ([], [])
+    for start in range(0, len(documents), 64):
+        rows = Rows.padded(documents[start : start + 64])
+        for way, batch in zip(found, objective.passes(rows, torch.Generator()), strict=True):
+            with torch.no_grad():
+                logits = model(batch.inputs, batch.mask, batch.positions)
+            total = torch.zeros(len(rows.tokens))
+            way.append(
+                total.index_add_(0, batch.asked.nonzero()[:, 0], objective.nll(logits, batch))
+            )
+    return torch.cat(found[0]), torch.cat(found[1])
+
+
+def floor(gazette: Gazette, documents: list[Tensor]) -> Tensor:
+    return -gazette.log_prob(gazette.canvas(documents))
+
+
+def named(name: str, interval: Interval) -> dict:
+    return {
+        name: round(interval.mean, 4),
+        f"{name}_interval": [round(interval.low, 4), round(interval.high, 4)],
+    }

@@ -1,0 +1,111 @@
+"""Rows: clean documents laid out for a forward pass. Shapes: B rows, T positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..tokenizer import PAD
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Clean text, laid out padded or packed; three int tensors (B, T).
+
+    ``tokens``; ``document``: the number of the document within its row, -1 = pad; ``position``:
+    the token's place in its document.
+    """
+
+    tokens: Tensor
+    document: Tensor
+    position: Tensor
+
+    def __post_init__(self) -> None:
+        shapes = {tuple(t.shape) for t in (self.tokens, self.document, self.position)}
+        if len(shapes) > 1 or self.tokens.dim() != 2:
+            raise ValueError(f"tokens, document and position are (B, T) alike, got {shapes}")
+
+    @classmethod
+    def padded(cls, texts: list[Tensor], length: int | None = None) -> Rows:
+        """One document a row, padded on the right to ``length`` (by default the longest).
+
+        >>> Rows.padded([torch.tensor([7, 8, 9]), torch.tensor([6])]).document.tolist()
+        [[0, 0, 0], [0, -1, -1]]
+        """
+        _no_empty(texts)
+        length = max(map(len, texts)) if length is None else length
+        return cls._of([[text] for text in texts], length)
+
+    @classmethod
+    def packed(cls, texts: list[Tensor], length: int) -> Rows:
+        """Several documents a row, none of them cut: first fit, longest first.
+
+        >>> Rows.packed([torch.tensor([6]), torch.tensor([7, 8, 9])], length=5).tokens.tolist()
+        [[7, 8, 9, 6, 0]]
+        """
+        _no_empty(texts)
+        rows: list[list[Tensor]] = []
+        room: list[int] = []
+        for text in sorted(texts, key=len, reverse=True):
+            place = next((i for i, free in enumerate(room) if free >= len(text)), len(rows))
+            if place == len(rows):
+                rows.append([])
+                room.append(length)
+            rows[place].append(text)
+            room[place] -= len(text)
+        return cls._of(rows, length)
+
+    @classmethod
+    def _of(cls, rows: list[list[Tensor]], length: int) -> Rows:
+        longest = max(sum(map(len, row)) for row in rows)
+        if longest > length:
+            raise ValueError(f"a document of {longest} tokens does not fit rows of {length}")
+        tokens = torch.full((len(rows), length), PAD)
+        document, position = torch.full_like(tokens, -1), torch.zeros_like(tokens)
+        for b, row in enumerate(rows):
+            start = 0
+            for number, text in enumerate(row):
+                place = slice(start, start + len(text))
+                tokens[b, place] = text
+                document[b, place] = number
+                position[b, place] = torch.arange(len(text))
+                start += len(text)
+        return cls(tokens, document, position)
+
+    @property
+    def valid(self) -> Tensor:
+        """Where a real token stands: bool (B, T)."""
+        return self.document >= 0
+
+    @property
+    def is_packed(self) -> bool:
+        return bool((self.document > 0).any())
+
+    @property
+    def from_end(self) -> Tensor:
+        """Tokens of the same document that follow: the position counted from the right end."""
+        last = torch.zeros_like(self.position).scatter_reduce(
+            1, self.document.clamp(min=0), self.position, "amax"
+        )
+        here = last.gather(1, self.document.clamp(min=0)) - self.position
+        return here.masked_fill(~self.valid, 0)
+
+    @property
+    def canvas(self) -> Rows:
+        """The same rows with their padding taken for text, so that nobody knows the length."""
+        if self.is_packed:
+            raise ValueError("packed rows hold several documents; a canvas holds one")
+        place = torch.arange(self.tokens.shape[1]).expand_as(self.tokens)
+        return Rows(self.tokens, torch.zeros_like(self.tokens), place)
+
+    def to(self, device: torch.device | str) -> Rows:
+        return Rows(self.tokens.to(device), self.document.to(device), self.position.to(device))
+
+
+def _no_empty(texts: list[Tensor]) -> None:
+    if not texts:
+        raise ValueError("no documents")
+    if empty := [i for i, text in enumerate(texts) if len(text) == 0]:
+        raise ValueError(f"empty documents: number {', '.join(map(str, empty[:5]))}")
