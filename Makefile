@@ -26,7 +26,7 @@ endef
 
 $(READY): pyproject.toml
 	$(check_python)
-	@echo "Setting up $(VENV) (a few minutes, about 1.3 GB)"
+	@echo "Setting up $(VENV) (a few minutes, about 1.7 GB)"
 	@$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --disable-pip-version-check --editable '.[test]'
 	@# Built now, so that no first chapter speaks of it; and JupyterLab does not ask about news.

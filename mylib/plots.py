@@ -144,7 +144,8 @@ def loss_on_floor(
             bbox={"fc": "white", "ec": "none", "pad": 1},  # over the floor, not under it
         )
     last = max(x for x, _, _ in ends.values())
-    ax.set_xlim(-0.02 * last, 1.22 * last)  # room for the names
+    longest = max(map(len, ends))
+    ax.set_xlim(-0.02 * last, (1.1 + 0.02 * longest) * last)  # room for the names
     lowest = min([*floors.values(), *(min(loss) for _, loss in curves.values())])
     highest = top or max(max(loss) for _, loss in curves.values())
     ax.set_ylim(lowest - 0.12 * (highest - lowest), highest)

@@ -41,6 +41,16 @@ def one(name):
 # -- the whole report --------------------------------------------------------------------------
 
 
+def test_another_python_than_the_courses_own_is_named(monkeypatch, tmp_path):
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(checks, "data_path", lambda name: tmp_path / "data" / name)
+    (first, why), (second, _) = lines("python")
+    assert (first, second) == ("WARN", "ok") and ".venv/bin/python -m mylib doctor" in why
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    assert [status for status, _ in lines("python")] == ["ok"]
+
+
 def test_this_installation_is_ready(capsys):
     assert [each for each in doctor() if each.status == "FAIL"] == []
     assert verdict() == READY

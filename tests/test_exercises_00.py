@@ -79,8 +79,13 @@ WRONG_MASKS = {
     "the diagonal is True": (BACK > 0) & (BACK <= 2),
     "a mask is boolean": ((BACK >= 0) & (BACK <= 2)).int(),
     r"tensor \(5, 5\)": torch.ones(4, 4, dtype=torch.bool),
-    "word 3 may not look at word 0": BACK >= 0,
+    "word 3 may not look at word 0; your": BACK >= 0,
 }
+
+
+def test_a_mask_is_a_torch_tensor():
+    with pytest.raises(NotSolved, match="not a ndarray"):
+        chapter00.check_mask(lambda: WRONG_MASKS["looks both ways"].numpy())
 
 
 @pytest.mark.parametrize("line", WRONG_MASKS)
@@ -97,8 +102,8 @@ def test_wrong_masks_are_named(line):
     [
         ({2: math.log(2)}, "word 3 costs nothing. An agreeing word is free"),
         ({6: 0.3}, "word 7 costs nothing"),
-        ({0: math.log(4)}, "word 1: how many rows"),
-        ({3: math.log(4)}, "word 4: how many rows"),
+        ({0: math.log(4)}, "word 1: the first word tells the kind"),
+        ({3: math.log(4)}, "word 4: among how many"),
         ({0: -1.0}, "never below 0"),
         (dict(enumerate([0.2] * 12)), "not every word costs something"),
         (dict(enumerate(p / math.log(2) for p in RIGHT)), "these are bits"),
@@ -109,6 +114,7 @@ def test_wrong_masks_are_named(line):
 def test_wrong_prices_are_named(change, line, pocket, lost):
     with pytest.raises(NotSolved, match=line):
         chapter00.check_prices([change.get(i, p) for i, p in enumerate(RIGHT)], pocket, lost)
+    chapter00.check_prices([1.7, 0, 0, torch.tensor(0.7), *[0] * 8], pocket, lost)  # rounded
     with pytest.raises(NotSolved, match="12 words are to be priced, found 11"):
         chapter00.check_prices(RIGHT[:11], pocket, lost)
 

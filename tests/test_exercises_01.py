@@ -48,7 +48,12 @@ WRONG_HEADS = {
     ),
     "the future is visible": head(lambda s, see: s.softmax(-1)),
     "sqrt": head(lambda s, see: s.masked_fill(~see, -torch.inf).softmax(-1), scale=False),
-    "NaN": head(lambda s, see: s.masked_fill(see, -torch.inf).softmax(-1)),
+    "hid what is visible": head(lambda s, see: s.masked_fill(see, -torch.inf).softmax(-1)),
+    "NaN": head(lambda s, see: (s + ~see * -torch.inf).softmax(-1)),
+    "queries and keys are swapped": lambda x, w_q, w_k, w_v, see: (
+        ((x @ w_k) @ (x @ w_q).T / w_q.shape[-1] ** 0.5).masked_fill(~see, -torch.inf).softmax(-1)
+        @ (x @ w_v)
+    ),
     "dim=-1": head(lambda s, see: s.masked_fill(~see, -torch.inf).softmax(0)),
     "the `visible` you are given": head(
         lambda s, see: s.masked_fill(torch.ones_like(s).tril() == 0, -torch.inf).softmax(-1)
@@ -83,7 +88,7 @@ def test_wrong_causes_are_named(answer, line):
         chapter01.check_below_the_floor(answer)
 
 
-def step(position=None, tril=False, again=False, rows=1, place=1, itself=True):
+def step(position=None, tril=False, again=False, rows=1, place=1, itself=True, asks=True):
     """A cached step with one thing done wrong."""
 
     def cached_step(x, past_k, past_v, w_q, w_k, w_v, wpe):
@@ -93,7 +98,7 @@ def step(position=None, tril=False, again=False, rows=1, place=1, itself=True):
         if again:
             full = x + wpe[: past + 1]
             k, v = full @ w_k, full @ w_v
-        scores = new @ w_q @ k.T / k.shape[-1] ** 0.5
+        scores = (new if asks else x[-1:]) @ w_q @ k.T / k.shape[-1] ** 0.5
         if tril:
             scores = scores.masked_fill(torch.ones_like(scores).tril() == 0, -torch.inf)
         if not itself:
@@ -107,6 +112,8 @@ def step(position=None, tril=False, again=False, rows=1, place=1, itself=True):
 WRONG_STEPS = {
     "restarted at 0": step(position=0),
     "has no position": step(place=0),
+    "one too small": step(position=3),
+    "lacks its position": step(asks=False),
     "look at itself": step(itself=False),
     "still T x T": step(tril=True),
     "old keys recomputed": step(again=True),

@@ -106,7 +106,7 @@ def test_the_line_up_is_solved_by_the_tools_and_not_by_the_losses(suspects):
     chance = torch.Generator().manual_seed(9)
     documents = chapter02.documents_of_one_length(gazette, 1500, chance)
     losses = {s.name: chapter02.price(s, documents) for s in suspects}
-    guilty = [VERDICTS[name] != "clean" for name in sorted(losses, key=losses.get)]
-    assert guilty not in (sorted(guilty), sorted(guilty, reverse=True))
-    assert abs(losses["A"] - losses["C"]) < 0.005, "an innocent and a leak at one price"
-    assert guilty[0] is False and guilty[-1] is True, losses  # lowest innocent, highest guilty
+    next_word = sorted("ABCDF", key=losses.get)
+    # An innocent and a leak at one price, and the dearest is guilty: no threshold helps.
+    assert abs(losses["A"] - losses["C"]) < 0.005 and abs(losses["D"] - losses["C"]) < 0.005
+    assert next_word[-1] == "F" and next_word[-2] == "B"

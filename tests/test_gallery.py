@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -68,11 +69,37 @@ def test_wrong_convolutions_are_named(line):
 
 
 def test_other_wrong_paddings_are_named():
-    last = padded(lambda k: k - 1, lambda k: k - 1, keep=slice(3, None))  # pads both, keeps the end
+    def last(x, weight):  # pads both, keeps the end
+        both = F.pad(x.mT, (weight.shape[-1] - 1, weight.shape[-1] - 1))
+        return F.conv1d(both, weight).mT[:, -x.shape[1] :]
+
     with pytest.raises(NotSolved, match="wrong end"):
         gallery.check_causal_convolution(last)
     with pytest.raises(NotSolved, match="comes from the future"):
         gallery.check_causal_convolution(padded(lambda k: k - 1, lambda k: 0, "circular"))
+
+
+@pytest.mark.parametrize("how", [{"mode": "replicate"}, {"value": 1.0}])
+def test_only_zeros_stand_in_front(how):
+    def convolve(x, weight):
+        return F.conv1d(F.pad(x.mT, (weight.shape[-1] - 1, 0), **how), weight).mT
+
+    with pytest.raises(NotSolved, match="in front of the first word stand zeros"):
+        gallery.check_causal_convolution(convolve)
+
+
+def test_a_kernel_of_any_width_is_asked():
+    def cropped(x, weight):  # [..., :-(k - 1)] is empty where k is 1
+        k = weight.shape[-1]
+        return F.conv1d(F.pad(x.mT, (k - 1, k - 1)), weight)[..., : -(k - 1)].mT
+
+    with pytest.raises(NotSolved, match="one output for each input: with k = 1"):
+        gallery.check_causal_convolution(cropped)
+    for k in (3, 4):  # written for one width
+        with pytest.raises(NotSolved, match="one output for each input: with k ="):
+            gallery.check_causal_convolution(
+                lambda x, weight, k=k: F.conv1d(F.pad(x.mT, (k - 1, 0)), weight).mT
+            )
 
 
 @pytest.mark.parametrize(
@@ -88,6 +115,7 @@ def test_other_wrong_paddings_are_named():
         ("E", "substitution", "no tolerance"),
         ("F", "prefix", "order of training and scoring"),
         ("F", "loss", "a tool is one of"),
+        ("F", None, 'say "none", not None'),
     ],
 )
 def test_wrong_tools_are_named(given, tool, line):
@@ -114,6 +142,12 @@ def by_cutting(time=24, exact=False, cuts=None):
     return looks_ahead
 
 
+def by_allclose(model, vocabulary):
+    ids = torch.arange(24)[None] % vocabulary
+    whole = model(ids)
+    return not all(torch.allclose(model(ids[:, :t]), whole[:, :t]) for t in range(1, 24))
+
+
 def by_replacing(time=24, places=None):
     def looks_ahead(model, vocabulary):
         ids = torch.arange(time)[None] % vocabulary
@@ -133,6 +167,12 @@ WRONG_DETECTORS = {
     "all seven condemned": lambda model, vocabulary: True,
     "all seven acquitted": lambda model, vocabulary: False,
     "for its rounding|compares with": by_cutting(exact=True),
+    "allclose's default tolerance": by_allclose,
+    "A: answer True .looks ahead. or False, not str": lambda model, vocabulary: "True",
+    "A: answer True .looks ahead. or False, not Tensor": lambda model, vocabulary: model(
+        torch.arange(4)[None]
+    ),
+    "A: answer True .looks ahead. or False, not float": lambda model, vocabulary: 0.5,
     "C is missed": by_replacing(places=[23]),  # only the last position
     "F is missed": by_cutting(time=6),
     "G is missed": by_replacing(),  # only one length
@@ -149,6 +189,8 @@ def test_wrong_detectors_are_named(line):
     ("condemned", "line"),
     [
         ("ABCDFG", "B is honest, and you condemn it for its rounding"),
+        ("ABCDFG", "and so is allclose's default tolerance"),
+        ("ABCDEFG", "==, or with allclose's default tolerance"),
         ("ACDEFG", "E is honest"),
         ("CDFG", "A looks everywhere"),
         ("ACFG", "D is missed"),
@@ -183,3 +225,11 @@ def test_a_detector_may_use_the_course():
     gallery.check_detector(
         lambda model, vocabulary: prefix_invariance(model, torch.arange(24)).any()
     )
+
+
+@pytest.mark.parametrize(
+    "kind", [bool, int, float, np.bool_, torch.tensor, lambda v: np.array([v])]
+)
+def test_any_truth_value_is_a_verdict(kind):
+    right = by_cutting()
+    gallery.check_detector(lambda model, vocabulary: kind(right(model, vocabulary)))

@@ -41,6 +41,7 @@ def number(notebook):
         cell["execution_count"] = count
 
 
+HEADER = "Reading time: 40 minutes. Running time: under 90 seconds on one core."
 FIGURE = shown(image_png="aGk=", text_plain="<Figure size 600x350 with 1 Axes>")
 
 
@@ -51,7 +52,7 @@ def good():
         "nbformat_minor": 5,
         "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}},
         "cells": [
-            markdown("title", "# Causal attention\n\nReading time: 40 min. Running time: 20 s."),
+            markdown("title", f"# Causal attention\n\n{HEADER}"),
             code("sum", "x = 1; y = 2  # a semicolon inside is fine\nprint(x + y)", printed("3")),
             code("curve", "plt.plot(x)\nplt.show()", FIGURE),
             markdown("curve-words", "What you see: a line.\n\n## Next\n\n```\n# no heading\n```"),
@@ -130,9 +131,12 @@ MISTAKES = {
     "semicolon": ("semicolons", put("curve", source="plt.show();")),
     "semicolon, comment": ("semicolons", put("claims", source="table;  # quiet\n")),
     "two titles": ("headings", put("curve-words", source="What you see: x\n\n# Again")),
-    "no title": ("headings", put("title", source="Reading time. Running time.")),
+    "no title": ("headings", put("title", source=HEADER)),
     "skipped level": ("headings", put("curve-words", source="What you see: x\n\n### Deep")),
     "no header": ("header", put("title", source="# Causal attention")),
+    "no number": ("header", put("title", source="# T\n\nReading time: 1. Running time: short.")),
+    "another time": ("header", put("title", source="# T\n\n" + HEADER.replace("90", "30"))),
+    "a budget not said": ("header", lambda n: n["metadata"].update(mylib={"budget_seconds": 60})),
     "code first": ("header", lambda n: n["cells"].insert(0, code("first", "1"))),
     "no claims": ("claims", drop("claims")),
     "empty claims": ("claims", output("claims")),

@@ -36,6 +36,10 @@ def one_line(error: Exception) -> str:
 
 
 def _python() -> Lines:
+    ours = data_path("gazette.toml").parents[1] / ".venv"  # what `make setup` makes
+    if ours.exists() and Path(sys.prefix).resolve() != ours.resolve():
+        again = f"`{ours.name}/bin/python -m mylib doctor`"
+        yield "WARN", f"this is {sys.prefix}; the course's own Python is in {ours.name}: {again}"
     version = ".".join(map(str, sys.version_info[:3]))
     if tuple(sys.version_info[:2]) >= OLDEST:
         yield "ok", version

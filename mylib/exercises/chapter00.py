@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..gazette import Gazette
 from ..masks import dense, sliding_window
-from . import check, expect
+from . import NotSolved, check, expect
 
 
 @check("0.2")
@@ -21,8 +21,10 @@ def check_prices(answer: Sequence[float], gazette: Gazette, story: Tensor) -> No
     if any(value is Ellipsis or value is None for value in answer):
         raise NotImplementedError
     expect(len(answer) == words, f"{words} words are to be priced, found {len(answer)} prices")
-    expect(all(isinstance(value, Real) for value in answer), "a price is a number, in nats")
-    found = torch.tensor([float(value) for value in answer], dtype=torch.float64)
+    try:
+        found = torch.tensor([float(value) for value in answer], dtype=torch.float64)
+    except (TypeError, ValueError):
+        raise NotSolved("a price is a number, in nats") from None
     true = gazette.surprise(story[None])[0, 1:]
     expect(bool((found >= 0).all()), "a surprise is -log p, never below 0")
     expect(
@@ -42,17 +44,16 @@ def check_prices(answer: Sequence[float], gazette: Gazette, story: Tensor) -> No
     total = float(true.sum())
     expect(
         not math.isclose(float(found.sum()), total, abs_tol=0.02)
-        or torch.allclose(found, true, atol=0.01),
+        or torch.allclose(found, true, atol=0.03),
         "the total is right, but a choice is paid at the first word that tells it, not before",
     )
-    wrong = ((found - true).abs() > 0.01).nonzero()
+    wrong = ((found - true).abs() > 0.03).nonzero()
     if len(wrong):
         place = int(wrong[0])
-        expect(
-            False,
-            f"word {place + 1}: how many rows could have been drawn here, and how likely is this "
-            "one? The price is ln(number) if all are equally likely",
-        )
+        kind = "the first word tells the kind of the story as well: its probability is that of the "
+        kind += "kind times that of the row"
+        rows = "among how many equally likely rows is this word chosen? The price is ln(number)"
+        expect(False, f"word {place + 1}: {kind if place == 0 else rows}")
 
 
 @check("0.3")
@@ -85,10 +86,9 @@ def check_doubling(answer: float, before: Gazette, after: Gazette) -> None:
 def check_mask(write: Callable) -> None:
     """``write()`` -> bool (5, 5): each word sees itself and the two before it."""
     answer = write()
-    expect(
-        isinstance(answer, Tensor) and answer.shape == (5, 5),
-        f"give a tensor (5, 5), not {getattr(answer, 'shape', type(answer).__name__)}",
-    )
+    kind = type(answer).__name__
+    expect(isinstance(answer, Tensor), f"give a torch tensor (5, 5), not a {kind}")
+    expect(answer.shape == (5, 5), f"give a tensor (5, 5), not {tuple(answer.shape)}")
     expect(
         answer.dtype == torch.bool,
         f"a mask is boolean, True = may look; this one is {answer.dtype}",
@@ -115,4 +115,4 @@ def check_mask(write: Callable) -> None:
     if len(places):
         q, k = places[0].tolist()
         verb = "may not look" if answer[q, k] else "may look"
-        expect(False, f"word {q} {verb} at word {k}, and here it is the other way round")
+        expect(False, f"counted from 0, word {q} {verb} at word {k}; your mask says otherwise")

@@ -29,13 +29,19 @@ def check_masked_head(head: Callable) -> None:
         isinstance(weights, torch.Tensor) and weights.shape == (time, time),
         f"return a tensor (T, d) = {(time, time)}, not {getattr(weights, 'shape', type(weights))}",
     )
-    expect(not weights.isnan().any(), "NaN: is a row hidden whole, or was 0 multiplied by -inf?")
-    hidden = weights[~visible].abs().max()
+    shown = weights.nan_to_num(0.0)  # an inverted mask leaves the last row without a key
+    hidden = shown[~visible].abs().max()
     expect(
-        not (hidden > 1e-6 and weights.tril(-1).abs().max() < 1e-6),
+        not (hidden > 1e-6 and shown.tril(-1).abs().max() < 1e-6),
         "polarity: True means may look. You hid what is visible and showed the future",
     )
+    expect(not weights.isnan().any(), "NaN: is a row hidden whole, or was 0 multiplied by -inf?")
     scores = (x @ w_q) @ (x @ w_k).T / d**0.5
+    swapped = scores.T.masked_fill(~visible, -torch.inf).softmax(-1)
+    expect(
+        not torch.allclose(weights, swapped, atol=1e-5),
+        "queries and keys are swapped: a row belongs to the word that looks, the query",
+    )
     zeroed = scores.masked_fill(~visible, 0).softmax(-1)
     expect(
         not torch.allclose(weights, zeroed, atol=1e-5),
@@ -118,6 +124,11 @@ def check_cached_step(step: Callable) -> None:
         f"the cache grows by one token: keys {tuple(k.shape)}, found {tuple(keys.shape)}",
     )
     bare, first = x[-1] @ w_k, (x[-1] + wpe[0]) @ w_k
+    early = (x[-1] + wpe[past - 1]) @ w_k
+    expect(
+        not torch.allclose(keys[-1], early, atol=1e-5),
+        "the position is one too small: P tokens are cached, at 0 to P - 1; the new one is at P",
+    )
     expect(
         not torch.allclose(keys[-1], bare, atol=1e-5),
         "the new token has no position: add the row of wpe for the place where it stands",
@@ -139,6 +150,11 @@ def check_cached_step(step: Callable) -> None:
     expect(
         not torch.allclose(output[0], alone, atol=1e-4),
         "the new token does not look at itself: append its key and value before the softmax",
+    )
+    placeless = (x[-1] @ w_q @ k.T / width**0.5).softmax(-1) @ v
+    expect(
+        not torch.allclose(output[0], placeless, atol=1e-4),
+        "the query of the new token lacks its position: key and value have it",
     )
     expect(
         torch.allclose(keys, k, atol=1e-5) and torch.allclose(values, v, atol=1e-5),

@@ -167,6 +167,12 @@ def header(notebook):
     for words in ("Reading time", "Running time"):
         if words not in source(first):
             yield f"{first['id']}: the header lacks {words!r}"
+    # The test run holds the chapter to its budget, and so to what its header says.
+    said = re.search(r"Running time: under (\d+) seconds", source(first))
+    seconds = notebook["metadata"].get("mylib", {}).get("budget_seconds", MAX_SECONDS)
+    if said is None or (not [*budget(notebook)] and int(said[1]) != seconds):
+        found = f"{said[1]} seconds" if said else "no 'Running time: under N seconds'"
+        yield f"{first['id']}: the header says {found}, the budget is {seconds}"
 
 
 def claims(notebook):
