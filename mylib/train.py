@@ -22,7 +22,7 @@ from torch import Tensor
 from .checkpoints import History, restore_run, save_run
 from .model import GPT
 from .muon import Muon
-from .objectives import Objective, Rows
+from .objectives import Batch, Objective, Rows
 
 
 class Source(Protocol):
@@ -139,21 +139,25 @@ def evaluate(
     if objective.layout != "packed" and row is None:
         raise ValueError(f"{objective} works on a canvas: say how many tokens it has (row=)")
     noise = torch.Generator().manual_seed(0) if generator is None else generator
-    device, found = next(model.parameters()).device, []
-    was_training, asked = model.training, _Asked(model)
+    was_training, found = model.training, []
     model.eval()
     for start in range(0, len(documents), batch):
         rows = Rows.padded(list(documents[start : start + batch]), row)
         rows = rows.canvas if objective.layout == "canvas" else rows
         total = torch.zeros(len(rows.tokens))
         for each in objective.passes(rows, noise):
-            moved = each.to(device)
-            with torch.no_grad():
-                nll = objective.nll(asked(moved), moved) * moved.weights
-            total.index_add_(0, each.asked.nonzero()[:, 0], nll.float().cpu())
+            nll = answer_nll(model, objective, each) * each.weights
+            total.index_add_(0, each.asked.nonzero()[:, 0], nll)
         found.append(total)
     model.train(was_training)
     return torch.cat(found)
+
+
+@torch.no_grad()
+def answer_nll(model: GPT, objective: Objective, batch: Batch) -> Tensor:
+    """-log p of every answer of one pass, nats (N,), float on the CPU."""
+    moved = batch.to(next(model.parameters()).device)
+    return objective.nll(_Asked(model)(moved), moved).float().cpu()
 
 
 def make_optimizers(model: GPT, learning_rate: float, weight_decay: float) -> list:

@@ -1,1 +1,1 @@
-"""Thin commands behind ``python -m mylib``; each module has ``add`` (its options) and ``run``."""
+"""The commands behind ``python -m mylib``, one module each (``add``, ``run``), and their parts."""

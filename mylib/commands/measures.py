@@ -13,7 +13,7 @@ from ..model import GPT
 from ..objectives import ForwardBackward, NextToken, Rows
 from ..sampling import generate, write
 from ..tokenizer import BOS, MASK
-from ..train import evaluate
+from ..train import answer_nll, evaluate
 
 HELD_OUT = 2**31  # the seed of the documents that models are judged on
 
@@ -92,12 +92,8 @@ def both_ways(model: GPT, documents: list[Tensor]) -> tuple[Tensor, Tensor]:
     for start in range(0, len(documents), 64):
         rows = Rows.padded(documents[start : start + 64])
         for way, batch in zip(found, objective.passes(rows, torch.Generator()), strict=True):
-            with torch.no_grad():
-                logits = model(batch.inputs, batch.mask, batch.positions)
-            total = torch.zeros(len(rows.tokens))
-            way.append(
-                total.index_add_(0, batch.asked.nonzero()[:, 0], objective.nll(logits, batch))
-            )
+            total, owner = torch.zeros(len(rows.tokens)), batch.asked.nonzero()[:, 0]
+            way.append(total.index_add_(0, owner, answer_nll(model, objective, batch)))
     return torch.cat(found[0]), torch.cat(found[1])
 
 

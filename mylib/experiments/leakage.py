@@ -28,7 +28,7 @@ from ..metrics import bootstrap
 from ..model import GPT, GPTConfig
 from ..objectives import NextToken, Rows
 from ..tokenizer import load_tokenizer
-from ..train import fit
+from ..train import answer_nll, fit
 from .results import Table, origin
 
 MASKS = {"none": bidirectional, "causal": causal}
@@ -39,9 +39,7 @@ def per_answer(model: GPT, objective: NextToken, windows: list[Tensor], batch: i
     found = []
     for start in range(0, len(windows), batch):
         (asked,) = objective.passes(Rows.padded(windows[start : start + batch]), torch.Generator())
-        with torch.no_grad():
-            logits = model(asked.inputs, asked.mask, asked.positions)
-        found.append(objective.nll(logits, asked).view(len(asked.inputs), -1))
+        found.append(answer_nll(model, objective, asked).view(len(asked.inputs), -1))
     return torch.cat(found)
 
 
