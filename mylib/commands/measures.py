@@ -45,7 +45,8 @@ def measure_mixed(model: GPT, gazette: Gazette, n: int = 2000, samples: int = 50
     """
     fresh = gazette.sample(n, torch.Generator().manual_seed(HELD_OUT))
     chance = torch.Generator().manual_seed(HELD_OUT)
-    found: dict = {"floor": round(gazette.entropy, 4)}
+    units = "nats per document; fill_in: per hidden word; spoiled_found, false_flags, valid: shares"
+    found: dict = {"units": units, "floor": round(gazette.entropy, 4)}
     for name, nats in zip(("forward", "backward"), both_ways(model, fresh), strict=True):
         found |= named(f"{name}_excess", paired_excess(nats, floor(gazette, fresh)))
     canvas = gazette.canvas(fresh)
