@@ -57,7 +57,7 @@ IMPORTS = """
 import ipywidgets as w, matplotlib.pyplot as plt, os, socket, sys
 from IPython.display import HTML
 from mylib.exercises import NotSolved
-from mylib.widgets.panel import Panel, png
+from mylib.widgets.panel import Panel, picture
 """
 SOUND = {
     "imports": IMPORTS,
@@ -88,7 +88,7 @@ Panel(
 def draw(state):
     plt.figure(figsize=(2, 1))
     plt.plot([0, state["n"] // 2])  # the first step changes nothing
-    return png(plt.gcf())
+    return picture(plt.gcf(), "a line")
 
 Panel({"n": w.IntSlider(2, max=9)}, draw)""",
 }
