@@ -1,6 +1,8 @@
 """Exercises of chapter 00: the stub is refused, the solution passes, wrong answers are named."""
 
 import math
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,21 +15,13 @@ from mylib.masks import dense, sliding_window
 from mylib.tokenizer import BOS, EOS
 
 NOTEBOOK = "00-start-here.ipynb"
+SETUP = {"Gazette": Gazette, "Path": Path, "page": lambda *_: None, "tempfile": tempfile}
 RIGHT = [math.log(16 / 3), 0, 0, math.log(2), 0, 0, 0, 0, 0, 0, 0, 0]
 
 
 @pytest.fixture(scope="module")
 def pocket():
     return cell(NOTEBOOK, "pocket", **SETUP)["pocket"]
-
-
-def page(*_):
-    return None
-
-
-SETUP = {}
-exec("import tempfile\nfrom pathlib import Path", SETUP)
-SETUP |= {"Gazette": Gazette, "page": page}
 
 
 @pytest.fixture(scope="module")

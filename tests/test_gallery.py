@@ -1,8 +1,8 @@
 """Side road A1: its three exercises, by the cells of the notebook itself and by wrong answers."""
 
-import json
-from pathlib import Path
+from functools import partial
 
+import exercise_cells
 import numpy as np
 import pytest
 import torch
@@ -11,16 +11,7 @@ import torch.nn.functional as F
 from mylib.exercises import NotSolved, gallery
 from mylib.leaks import influence, prefix_invariance
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "A1-gallery-of-leaks.ipynb"
-
-
-def cell(name: str) -> dict:
-    """Run one cell of the notebook, without its check, and return its names."""
-    cells = json.loads(NOTEBOOK.read_text())["cells"]
-    source = next("".join(c["source"]) for c in cells if c["id"] == name)
-    names = {"torch": torch, "F": F}
-    exec("\n".join(line for line in source.splitlines() if "exercises." not in line), names)
-    return names
+cell = partial(exercise_cells.cell, "A1-gallery-of-leaks.ipynb", F=F)
 
 
 @pytest.mark.parametrize(

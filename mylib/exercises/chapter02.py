@@ -125,13 +125,13 @@ CLEAN, LENGTH = "clean", "length"
 
 def solve(suspect: Suspect, ids: Tensor) -> str | tuple[int, int]:
     """The verdict that the tools alone give: "clean", "length", or the first wrong pair."""
-    if suspect.task == "next word":
-        wrong = influence(suspect, ids) & ~dense(causal, len(ids))[0, 0]
-    else:  # the answer is in no input, so that every input may be seen
-        wrong = influence(suspect, ids) & ~dense(bidirectional, len(ids))[0, 0]
+    next_word = suspect.task == "next word"
+    # A hidden word is in no input, so that every input may be seen.
+    allowed = dense(causal if next_word else bidirectional, len(ids))[0, 0]
+    wrong = influence(suspect, ids) & ~allowed
     if wrong.any():
         return tuple(wrong.nonzero()[0].tolist())
-    if suspect.task == "next word" and prefix_invariance(suspect, ids).any():
+    if next_word and prefix_invariance(suspect, ids).any():
         return LENGTH
     return CLEAN
 
