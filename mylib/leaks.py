@@ -10,17 +10,17 @@ Source: reachability in a layered graph; the certificate is ours.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .masks import Rule, as_mask, bidirectional, causal, dense, reach
+from .auditing import audit, pattern
+from .masks import reach
+from .mixers import layer_influence
 from .objectives import Batch, Objective, Rows
-from .probes import influence, layer_influence, prefix_invariance
+from .probes import influence, prefix_invariance
+from .reports import Report
 
 __all__ = [
     "Certificate",
@@ -115,7 +115,7 @@ def certificate(
     leaks: list[Leak] = []
     asked = copies = 0
     for number, batch in enumerate(objective.passes(rows, noise)):
-        visible = _visible(batch.mask, batch.inputs.shape[1], len(batch.inputs), heads)
+        visible = pattern(batch.mask, batch.inputs.shape[1], len(batch.inputs), heads)
         _refuse_blind(batch, visible)
         asked += len(batch.targets)
         owner, output = batch.asked.nonzero(as_tuple=True)
@@ -150,106 +150,8 @@ def leak_path(visible: Tensor, layers: int, output: int, source: int) -> tuple[i
     return tuple(path)
 
 
-def _visible(mask: Rule, time: int, batch: int | None = None, heads: int | None = None) -> Tensor:
-    """Who may look at whom in any of the heads: bool (B, T, T)."""
-    visible = dense(mask, time, batch=batch, heads=heads or 2)
-    if heads is None and visible.stride(1):  # not one matrix expanded over the heads
-        raise ValueError(f"{mask} differs from head to head; say how many there are (heads=)")
-    return visible.any(1)
-
-
 def _refuse_blind(batch: Batch, visible: Tensor) -> None:
     blind = batch.asked & ~visible.any(-1)
     if blind.any():
         row, output = blind.nonzero()[0].tolist()
         raise ValueError(f"output {output} of row {row} is asked, but its query may look at nobody")
-
-
-@dataclass
-class Report:
-    """What `audit` found: ``ok``, and every case with its matrix and its complaints."""
-
-    expected: str
-    cases: dict[str, Tensor] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
-
-    def __str__(self) -> str:
-        if self.ok:
-            return f"{self.expected}: as expected in {len(self.cases)} checks"
-        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
-        return f"NOT {self.expected}: {self.problems[0]}{more}"
-
-
-def audit(
-    model: Callable,
-    expected: str | Rule,
-    ids: Tensor | None = None,
-    **inputs: Any,
-) -> Report:
-    """Measure a model against ``expected``: "causal", "bidirectional" or a mask of each layer.
-
-    ``model``: our `GPT` (pass ``mask=``), a Hugging Face model (also tried with right and left
-    padding), or any callable from ids (B, T) to outputs (B, T, ...). The whole model is measured,
-    and each attention module by itself. ``ids``: (T,), by default eight different tokens.
-
-    The report names the first wrong pair in words; `Report.cases` holds the measured matrices.
-    """
-    masks = {"causal": causal, "bidirectional": bidirectional}
-    if isinstance(expected, str) and expected not in masks:
-        raise ValueError(f"expected is 'causal', 'bidirectional' or a mask, not {expected!r}")
-    mask = as_mask(masks[expected] if isinstance(expected, str) else expected)
-    ids = torch.arange(1, 9) if ids is None else ids
-    report = Report(mask.name)
-    is_module = isinstance(model, nn.Module)
-    for case, valid, batch, extra in _cases(model, ids, inputs):
-        time = batch.shape[1]
-        pattern = _visible(mask, time)[0]
-        layers: dict[str, Tensor] = {}
-        if is_module:
-            try:
-                layers = layer_influence(model, batch, **inputs, **extra)
-            except ValueError as error:
-                if "no attention module" not in str(error):
-                    raise
-        whole = influence(model, batch, **inputs, **extra)
-        through = reach(pattern & valid[None, :], max(len(layers), 1))
-        _compare(report, f"whole model, {case}", whole, through, valid)
-        for name, seen in layers.items():
-            _compare(report, f"{name}, {case}", seen, pattern, valid)
-    return report
-
-
-def _cases(model: Callable, ids: Tensor, inputs: dict):
-    """(name, which tokens are real, batch, further inputs): one row alone, then padded ones."""
-    time = len(ids)
-    yield "no padding", torch.ones(time, dtype=torch.bool), ids[None], {}
-    takes = inspect.signature(getattr(model, "forward", model)).parameters
-    if "attention_mask" not in takes or "attention_mask" in inputs:
-        return
-    pads = max(1, time // 3)
-    for side in ("right", "left"):
-        valid = torch.ones(time, dtype=torch.bool)
-        valid[-pads:] = False
-        valid = valid if side == "right" else valid.flip(0)
-        attention = torch.stack([valid, torch.ones_like(valid)]).long()
-        yield f"{side} padding", valid, torch.stack([ids, ids]), {"attention_mask": attention}
-
-
-def _compare(report: Report, where: str, seen: Tensor, pattern: Tensor, valid: Tensor) -> None:
-    """Real queries against the pattern; pads must be seen by no real query."""
-    report.cases[where] = seen
-    wanted = pattern & valid[None, :]
-    wrong = (seen != wanted) & valid[:, None]
-    # A token's own influence also travels past attention, in the residual stream.
-    wrong &= ~(torch.eye(len(seen), dtype=torch.bool) & seen)
-    if wrong.any():
-        i, j = wrong.nonzero()[0].tolist()
-        kind = "token" if valid[j] else "the pad at"
-        verb = "sees" if seen[i, j] else "does not see"
-        report.problems.append(
-            f"{where}: token {i} {verb} {kind} {j} ({int(wrong.sum())} wrong pairs)"
-        )

@@ -12,13 +12,21 @@ All of them run the model in evaluation mode (dropout would look like influence)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+
+class NotFinite(ValueError):
+    """NaN or infinity where a number was to be measured."""
+
+
+# Below this share of the largest output a change is rounding.
+ROUNDING = 1e-6
+Probe = Literal["gradient", "substitution", "both"]
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
 
@@ -26,7 +34,7 @@ def influence(
     model: Callable,
     ids: Tensor,
     *,
-    probe: Literal["gradient", "substitution"] | None = None,
+    probe: Probe | None = None,
     row: int = 0,
     **inputs: Any,
 ) -> Tensor:
@@ -35,7 +43,8 @@ def influence(
     ``model``: our `GPT`, a Hugging Face model, any module with a token embedding, or (probe
     "substitution") any callable from ids (B, T) to outputs (B, T, ...). ``ids``: int (T,) or
     (B, T), of which ``row`` is judged. ``inputs`` are passed on (``mask=``, ``attention_mask=``).
-    By default the gradient is used where there is an embedding.
+    By default the gradient is used where there is an embedding; "both" asks both ways, and what
+    either sees counts.
 
     Layers that normalise over a batch behave differently in training, so they are tried in both
     modes, and an influence in either counts.
@@ -47,81 +56,78 @@ def influence(
     >>> influence(running_sum, torch.tensor([5, 6, 7])).int().tolist()
     [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     """
+    return influence_strengths(model, ids, probe=probe, row=row, **inputs) > 0
+
+
+def influence_strengths(
+    model: Callable,
+    ids: Tensor,
+    *,
+    probe: Probe | None = None,
+    row: int = 0,
+    **inputs: Any,
+) -> Tensor:
+    """`influence` as numbers: float (T, T), 0 = none, 1 = the strongest in this matrix.
+
+    Round-off looks like 1e-7 and less here; a soft mask or a hidden path may look the same.
+    """
     ids = ids[None] if ids.dim() == 1 else ids
     if probe is None:
         probe = "substitution" if _embedding(model) is None else "gradient"
-    ask = {"gradient": _by_gradient, "substitution": _by_substitution}.get(probe)
-    if ask is None:
-        raise ValueError(f"a probe is 'gradient' or 'substitution', not {probe!r}")
-    with _evaluating(model):
-        seen = ask(model, ids, row, inputs)
+    ways = {"gradient": [_by_gradient], "substitution": [_by_substitution]}
+    ways["both"] = ways["gradient"] + ways["substitution"]
+    if probe not in ways:
+        raise ValueError(f"a probe is 'gradient', 'substitution' or 'both', not {probe!r}")
+    with evaluating(model):
+        found = [ask(model, ids, row, inputs) for ask in ways[probe]]
         if norms := _norms(model):
             with _training(norms):
-                seen = seen | ask(model, ids, row, inputs)
-    return seen
-
-
-def layer_influence(
-    model: nn.Module, ids: Tensor, *, row: int = 0, **inputs: Any
-) -> dict[str, Tensor]:
-    """`influence` of each attention module by itself, by name: bool (T, T) each.
-
-    One converted layer among causal ones opens the whole model; only here it shows. Every module
-    is called again with what it received, on its own hidden states, without a cache.
-    """
-    ids = ids[None] if ids.dim() == 1 else ids
-    modules = attention_modules(model)
-    if not modules:
-        raise ValueError(f"{type(model).__name__} has no attention module (class name *Attention)")
-    received: dict[str, tuple[list, dict]] = {}
-    handles = [
-        module.register_forward_pre_hook(
-            lambda _, args, kwargs, name=name: received.update({name: (list(args), dict(kwargs))}),
-            with_kwargs=True,
-        )
-        for name, module in modules.items()
-    ]
-    try:
-        with _evaluating(model), torch.no_grad():
-            _output(model, ids, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    with _evaluating(model):
-        return {
-            name: _gradients(*_again(modules[name], *received[name]), row)
-            for name in modules
-            if name in received
-        }
+                found += [ask(model, ids, row, inputs) for ask in ways[probe]]
+    return torch.stack([each / each.max().clamp(min=1e-300) for each in found]).amax(0)
 
 
 def prefix_invariance(
-    model: Callable, ids: Tensor, *, tolerance: float = 1e-4, **inputs: Any
+    model: Callable,
+    ids: Tensor,
+    *,
+    tolerance: float = 1e-4,
+    side: Literal["left", "right"] = "left",
+    cuts: Collection[int] | None = None,
+    **inputs: Any,
 ) -> Tensor:
-    """Does output i change when the text is cut later on? bool (T, T), True = changed.
+    """Does output i change when the text is cut behind it? bool (T, T), True = changed.
 
     Entry [t, i], i <= t, compares output i of the first t + 1 tokens with output i of all.
-    A causal model changes nothing. ``tolerance`` is relative to the largest output: sums over
-    other lengths round differently.
+    A causal model changes nothing. ``side="right"`` is the mirror for backward readers, who begin
+    at the right end: entry [t, i], i >= t, compares output i of the tokens from t on. (A reader
+    who counts its positions from the left is told them anew at each length; it changes.)
+    ``tolerance`` is relative to the largest output: sums over other lengths round differently.
+    ``cuts``: the lengths to try, by default all.
+
+    A length that the model cannot read at all (a statistic over one token) is left out.
     """
+    if side not in ("left", "right"):
+        raise ValueError(f"side is 'left' or 'right', not {side!r}")
     ids = ids[None] if ids.dim() == 1 else ids
     time = ids.shape[1]
     changed = torch.zeros(time, time, dtype=torch.bool)
-    with _evaluating(model), torch.no_grad():
-        full = _output(model, ids, inputs)[0].flatten(1).double()
-        for t in range(time - 1):
-            part = _output(model, ids[:, : t + 1], inputs)[0].flatten(1).double()
+    with evaluating(model), torch.no_grad():
+        full = call(model, ids, inputs)[0].flatten(1).double()
+        for t in range(time):
+            kept = slice(0, t + 1) if side == "left" else slice(t, time)
+            length = len(ids[0, kept])
+            if length == time or (cuts is not None and length not in cuts):
+                continue
+            try:
+                part = call(model, ids[:, kept], inputs)[0].flatten(1).double()
+            except ValueError:
+                if length > 1:
+                    raise
+                continue
             part, whole = _finite(part, full)
-            moved = (part - whole[: t + 1]).abs().amax(-1)
-            changed[t, : t + 1] = (moved > tolerance * whole.abs().max()).cpu()
+            moved = (part - whole[kept]).abs().amax(-1)
+            changed[t, kept] = (moved > tolerance * whole.abs().max()).cpu()
     return changed
-
-
-def attention_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """The innermost modules whose class is called ``...Attention``, by name, in order."""
-    named = {n: m for n, m in model.named_modules() if type(m).__name__.endswith("Attention")}
-    outer = {n for n in named for other in named if other.startswith(f"{n}.")}
-    return {name: module for name, module in named.items() if name not in outer}
 
 
 def _by_gradient(model: nn.Module, ids: Tensor, row: int, inputs: dict) -> Tensor:
@@ -129,7 +135,7 @@ def _by_gradient(model: nn.Module, ids: Tensor, row: int, inputs: dict) -> Tenso
 
     def leaf(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         leaves.append(output.detach().requires_grad_(True))
-        return leaves[-1]
+        return leaves[-1].clone()  # some models write into their embeddings
 
     embedding = _embedding(model)
     if embedding is None:
@@ -137,36 +143,45 @@ def _by_gradient(model: nn.Module, ids: Tensor, row: int, inputs: dict) -> Tenso
     handle = embedding.register_forward_hook(leaf)
     try:
         with torch.enable_grad():
-            output = _output(model, ids, inputs)
+            output = call(model, ids, inputs)
     finally:
         handle.remove()
     if not leaves:
         raise ValueError("the model did not use its token embedding for these ids")
-    return _gradients(leaves[0], *_finite(output), row)
+    return strengths(leaves[0], *_finite(output), row)
 
 
-def _gradients(leaf: Tensor, output: Tensor, row: int) -> Tensor:
-    """Exact: a closed path has gradient 0, an open one anything else.
+def strengths(
+    leaf: Tensor, output: Tensor, row: int = 0, asked: Sequence[int] | None = None
+) -> Tensor:
+    """How strongly ``leaf`` (B, T, ...) moves ``output`` (B, T, ...): float (asked, T).
 
-    The outputs are projected on a random direction: a plain sum would be constant behind a layer
-    norm, and its gradient zero although everything is seen.
+    By gradient, exact: a closed path has gradient 0, an open one anything else. The outputs are projected on a
+    random direction: a plain sum would be constant behind a layer norm, and its gradient zero
+    although everything is seen.
     """
     weight = torch.randn(output.shape[2:], generator=torch.Generator().manual_seed(0))
-    weight = weight.to(output)
-    rows = []
-    for i in range(output.shape[1]):
-        aim = (output[row, i] * weight).sum()
-        if not aim.requires_grad:
-            rows.append(torch.zeros(leaf.shape[1], dtype=torch.bool))
-            continue
-        (grad,) = torch.autograd.grad(aim, leaf, retain_graph=True, allow_unused=True)
-        if grad is None:
-            rows.append(torch.zeros(leaf.shape[1], dtype=torch.bool))
-        elif not torch.isfinite(grad).all():
-            raise ValueError(f"the gradient of output {i} is NaN or infinite")
-        else:
-            rows.append((grad[row].flatten(1).abs().amax(-1) > 0).cpu())
-    return torch.stack(rows)
+    asked = list(range(output.shape[1])) if asked is None else list(asked)
+    aims = (output[row] * weight.to(output)).flatten(1).sum(1)[asked]
+    if not aims.requires_grad:
+        return torch.zeros(len(asked), leaf.shape[1], dtype=torch.double)
+    found = []
+    for i, grad in zip(asked, _gradients(aims, leaf), strict=True):
+        if not torch.isfinite(grad).all():
+            raise NotFinite(f"the gradient of output {i} is NaN or infinite")
+        found.append(grad[row].flatten(1).abs().amax(-1).double().cpu())
+    return torch.stack(found)
+
+
+def _gradients(aims: Tensor, leaf: Tensor) -> Sequence[Tensor]:
+    """d aim / d leaf for every aim (N,), each of the shape of ``leaf``."""
+    how = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+    try:
+        # All at once: the weights are read once instead of N times.
+        ones = torch.eye(len(aims), dtype=aims.dtype, device=aims.device)
+        return torch.autograd.grad(aims, leaf, ones, is_grads_batched=True, **how)[0]
+    except (RuntimeError, NotImplementedError):  # some backward passes cannot be batched
+        return [torch.autograd.grad(aim, leaf, **how)[0] for aim in aims]
 
 
 def _by_substitution(model: Callable, ids: Tensor, row: int, inputs: dict) -> Tensor:
@@ -177,9 +192,9 @@ def _by_substitution(model: Callable, ids: Tensor, row: int, inputs: dict) -> Te
     swapped = torch.where(torch.eye(time, dtype=torch.bool, device=ids.device), other, ids)
     batch = torch.cat([ids, swapped])  # row 0 untouched, row j + 1 with token j replaced
     with torch.no_grad():
-        (output,) = _finite(_output(model, batch, inputs).flatten(2).double())
-    moved = (output[1:] - output[:1]).abs().amax(-1)  # [j, i]
-    return (1e-6 * output.abs().max() < moved.T).cpu()
+        (output,) = _finite(call(model, batch, inputs).flatten(2).double())
+    moved = (output[1:] - output[:1]).abs().amax(-1).T.cpu()  # [i, j]
+    return moved.where(moved > ROUNDING * output.abs().max().cpu(), 0.0)
 
 
 def _different_tokens(model: Callable, ids: Tensor) -> Tensor:
@@ -199,7 +214,7 @@ def _different_tokens(model: Callable, ids: Tensor) -> Tensor:
     return torch.tensor(found, device=ids.device)
 
 
-def _output(model: Callable, ids: Tensor, inputs: dict) -> Tensor:
+def call(model: Callable, ids: Tensor, inputs: dict) -> Tensor:
     output = model(ids, **inputs)
     for name in ("logits", "last_hidden_state"):
         output = getattr(output, name, output)
@@ -210,7 +225,7 @@ def _output(model: Callable, ids: Tensor, inputs: dict) -> Tensor:
         raise ValueError(f"expected outputs (B, T, ...) for ids {tuple(ids.shape)}, got {found}")
     # log-probabilities (of 1 and below, rounded) may hold -inf; NaN never means anything
     if not torch.isfinite(output).all() and not (output <= 1e-6).all():
-        raise ValueError("the output holds NaN or infinite numbers")
+        raise NotFinite("the output holds NaN or infinite numbers")
     return output
 
 
@@ -219,25 +234,6 @@ def _finite(*outputs: Tensor) -> tuple[Tensor, ...]:
     if all(torch.isfinite(output).all() for output in outputs):
         return outputs
     return tuple(output.exp() for output in outputs)
-
-
-def _again(module: nn.Module, args: list, kwargs: dict) -> tuple[Tensor, Tensor]:
-    """Call an attention module once more on its hidden states; return them and its output."""
-    for name in ("past_key_values", "past_key_value", "layer_past", "cache"):
-        if name in kwargs:
-            kwargs[name] = None
-    with torch.enable_grad():
-        if "hidden_states" in kwargs:
-            leaf = kwargs["hidden_states"].detach().requires_grad_(True)
-            kwargs["hidden_states"] = leaf
-        else:
-            leaf = args[0].detach().requires_grad_(True)
-            args[0] = leaf
-        output = module(*args, **kwargs)
-    output = output[0] if isinstance(output, tuple) else output
-    if not torch.isfinite(output).all():
-        raise ValueError(f"the output of {type(module).__name__} holds NaN or infinite numbers")
-    return leaf, output
 
 
 def _embedding(model: Callable) -> nn.Embedding | None:
@@ -255,7 +251,7 @@ def _norms(model: Callable) -> list[nn.Module]:
 
 
 @contextmanager
-def _evaluating(model: Callable) -> Iterator[None]:
+def evaluating(model: Callable) -> Iterator[None]:
     """Evaluation mode, and every module back in its own mode afterwards."""
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]

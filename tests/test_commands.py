@@ -185,7 +185,8 @@ def test_audit_of_our_files(ours, capsys):
         [],
     )
     code, out, _ = run(capsys, "audit", ours, "--expect", "bidirectional")
-    assert code == 1 and out.startswith("NOT bidirectional: whole model") and "sees" not in out
+    assert code == 1 and out.startswith("NOT bidirectional: whole model")
+    assert "token 0 does not see token 1" in out and "# o o o" in out and "X X" not in out
     opened = ("audit", ours, "--mask", "bidirectional", "--expect")
     assert run(capsys, *opened, "bidirectional")[0] == 0
     code, out, _ = run(capsys, *opened, "causal")

@@ -12,6 +12,7 @@ from tiny import MASKS, VALID
 from torch import nn
 
 from mylib import masks
+from mylib.convert.gpt2 import load_gpt2
 from mylib.masks import Mask, dense
 from mylib.model import GPT, Attention, Cache, GPTConfig
 from mylib.muon import Muon, orthogonalised
@@ -337,11 +338,7 @@ def pair():
     theirs = GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.2)).eval()
     for weight in theirs.parameters():  # biases and norms, too
         weight.data += 0.1 * torch.randn(weight.shape)
-    ours = GPT(GPTConfig(**sizes)).eval()
-    weights = theirs.transformer.state_dict()
-    linear = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # Conv1D keeps them transposed
-    ours.load_state_dict({n: w.T if n.endswith(linear) else w for n, w in weights.items()})
-    return ours, theirs
+    return load_gpt2(theirs), theirs
 
 
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])

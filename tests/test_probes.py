@@ -9,9 +9,8 @@ from torch import nn
 
 from mylib import masks
 from mylib.gazette import Gazette
-from mylib.leaks import audit
+from mylib.leaks import audit, influence, layer_influence, prefix_invariance
 from mylib.masks import Mask, dense, reach
-from mylib.probes import influence, layer_influence, prefix_invariance
 from mylib.tokenizer import MASK
 
 T = 7
@@ -115,7 +114,7 @@ def test_layers_show_themselves_and_windows_show_their_band():
     band = dense(masks.sliding_window(2, 0), T)[0, 0]
     assert all(torch.equal(seen, band) for seen in layer_influence(model, IDS).values())
     assert torch.equal(influence(model, IDS), reach(band, 2))
-    with pytest.raises(ValueError, match="no attention module"):
+    with pytest.raises(ValueError, match="no module of Embedding mixes tokens"):
         layer_influence(nn.Embedding(30, 4), IDS)
 
 
@@ -279,14 +278,14 @@ def test_audit_of_our_model_under_its_mask():
     causal = audit(model, "causal")
     assert causal.ok and str(causal) == "causal: as expected in 3 checks"
     assert set(causal.cases) == {
-        "whole model, no padding",
-        "h.0.attn, no padding",
-        "h.1.attn, no padding",
+        "whole model, one row",
+        "h.0.attn, one row",
+        "h.1.attn, one row",
     }
     assert audit(model, "bidirectional", mask=masks.bidirectional).ok
     opened = audit(model, "causal", mask=masks.bidirectional)
     assert str(opened) == (
-        "NOT causal: whole model, no padding: token 0 sees token 1 (28 wrong pairs) (and 2 more)"
+        "NOT causal: whole model, one row: token 0 sees token 1 (28 wrong pairs) (and 2 more)"
     )
     closed = audit(model, "bidirectional")
     assert "token 0 does not see token 1" in str(closed)
@@ -297,7 +296,7 @@ def test_audit_by_any_mask():
     assert audit(tiny.gpt(vocab_size=24), window, mask=window).ok
     assert audit(hugging_face("mistral"), masks.sliding_window(2, 0)).ok
     narrower = audit(tiny.gpt(vocab_size=24), window, mask=masks.sliding_window(1, 1))
-    assert "h.0.attn, no padding: token 2 does not see token 0" in "".join(narrower.problems)
+    assert "h.0.attn, one row: token 2 does not see token 0" in "".join(narrower.problems)
     for wrong in (masks.sliding_window(3, 0), masks.sliding_window(1, 0), "causal"):
         assert not audit(hugging_face("mistral"), wrong).ok
     per_head = Mask(lambda b, h, q, k: (k <= q) & (h == 0), "per head")
@@ -308,10 +307,10 @@ def test_audit_by_any_mask():
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_audit_of_hugging_face_models_with_padding(kind):
     report = audit(hugging_face(kind), "causal")
-    assert report.ok and len(report.cases) == 9  # model and two layers, three paddings
+    assert report.ok and len(report.cases) == 12  # model and two layers, four cases
     assert any("left padding" in case for case in report.cases)
     wrong = audit(hugging_face(kind), "bidirectional")
-    assert len(wrong.problems) == 9 and "token 0 does not see token 1" in wrong.problems[0]
+    assert len(wrong.problems) == 12 and "token 0 does not see token 1" in wrong.problems[0]
 
 
 def test_a_pad_that_is_seen_is_named():
@@ -322,7 +321,7 @@ def test_a_pad_that_is_seen_is_named():
     )
     report = audit(model, "causal")
     assert "left padding: token 2 sees the pad at 0" in "".join(report.problems)
-    assert not any("no padding" in problem for problem in report.problems)
+    assert not any("one row" in problem for problem in report.problems)
 
 
 def test_one_opened_layer_is_named_although_the_whole_model_looks_bidirectional():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ MASKS = ("causal", "anticausal", "bidirectional")
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Measure which tokens move which outputs, in the whole model and in each attention "
-        "module. Exit code: 0 as expected, 1 not as expected, 2 cannot be judged."
+        "Measure which tokens move which outputs, in the whole model and in each module that "
+        "mixes tokens, for one row alone, without padding, with right and with left padding. "
+        "Exit code: 0 as expected, 1 not as expected, 2 cannot be judged."
     )
     parser.add_argument(
         "model", type=Path, help="a .safetensors file of mylib, or a Hugging Face folder"
@@ -29,21 +31,46 @@ def add(parser: argparse.ArgumentParser) -> None:
         choices=MASKS,
         help="under which mask a model of mylib is run (it has none of its own; default: causal)",
     )
+    parser.add_argument(
+        "--backend",
+        help="transformers' attn_implementation (eager, sdpa, ...); they have failed apart",
+    )
+    parser.add_argument(
+        "--length",
+        type=int,
+        default=8,
+        help="tokens in the text (default: 8); a window shows only in a longer text",
+    )
+    parser.add_argument("--json", action="store_true", help="the whole report as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.length < 2:
+        raise ValueError(f"--length is at least 2, got {options.length}")
     try:
-        model, inputs = load(options.model, options.mask)
-        report = audit(model, options.expect, **inputs)
+        model, inputs = load(options.model, options.mask, options.backend)
+        report = audit(model, options.expect, length=options.length, **inputs)
     except Exception as error:  # other people's models fail in other people's ways
         raise ValueError(f"{options.model} cannot be judged: {error}") from error
-    print(report)
+    if options.json:
+        facts = {"model": str(options.model), "length": options.length}
+        print(json.dumps(facts | report.as_dict(), indent=2))
+    else:
+        print(report)
+        for problem in report.problems[1:]:
+            print(f"  also: {problem}")
+        if report.first:
+            print(f"\n{report.drawing()}")
     return 0 if report.ok else 1
 
 
-def load(path: Path, mask: str | None) -> tuple[nn.Module, dict[str, Any]]:
+def load(
+    path: Path, mask: str | None, backend: str | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """The model of a file or folder, and what it must be called with. Runs no code from there."""
     if not path.is_dir():
+        if backend is not None:
+            raise ValueError("--backend is for models of transformers; ours has one")
         return GPT.load(path), {"mask": getattr(masks, mask or "causal")}
     if mask is not None:
         raise ValueError("--mask is for models of mylib; a Hugging Face model brings its own")
@@ -54,6 +81,10 @@ def load(path: Path, mask: str | None) -> tuple[nn.Module, dict[str, Any]]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     model = AutoModel.from_pretrained(
-        path, local_files_only=True, trust_remote_code=False, dtype=torch.float32
+        path,
+        local_files_only=True,
+        trust_remote_code=False,
+        dtype=torch.float32,
+        attn_implementation=backend,
     )
     return model.eval(), {}

@@ -1,11 +1,4 @@
-"""Figures of the course, each drawn by one function, with one palette.
-
-Three recur: the regime card, the surprise strip and the leak trellis. Blue is the model, black the
-oracle (always an outline or a diamond), the floor a dashed line with its name on it, vermilion
-what should not be there. Matrices: rows are queries or outputs, columns keys or inputs.
-
-Every function draws a new figure and returns it; end the cell with ``plt.show()``.
-"""
+"""Figures along a text or a training: strips, bars, curves, trellises."""
 
 from __future__ import annotations
 
@@ -16,63 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .masks import Rule, dense
-
-# Okabe and Ito's colours, told apart by readers with any colour vision.
-BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
-YELLOW, BLUE, VERMILION, PINK = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
-GREY = "#999999"
-LINES = (BLUE, ORANGE, GREEN, PINK, SKY)
-MARKS = ("o", "s", "^", "v", "P")
-
-
-def matrix(
-    values: Tensor,
-    rows: Sequence[str] | None = None,
-    columns: Sequence[str] | None = None,
-    *,
-    title: str = "",
-    row_name: str = "query",
-    column_name: str = "key",
-    wrong: Tensor | None = None,
-) -> Figure:
-    """A matrix (Q, K), bool or number; numbers stand in the cells up to 8 x 8.
-
-    ``wrong`` bool (Q, K) is hatched: what should not be as it is.
-    """
-    height, width = values.shape
-    fig, ax = plt.subplots(figsize=(1.8 + 0.42 * width, 1.3 + 0.36 * height))
-    _matrix(ax, values)
-    if wrong is not None:
-        for i, j in wrong.nonzero().tolist():
-            box = plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="////", ec=VERMILION)
-            ax.add_patch(box)
-    ax.set_xticks(range(width), columns or range(width), rotation=45 if columns else 0)
-    ax.set_yticks(range(height), rows or range(height))
-    ax.set_xlabel(column_name)
-    ax.set_ylabel(row_name)
-    ax.set_title(title, fontsize=10)
-    fig.tight_layout()
-    return fig
-
-
-def mask_picture(mask: Rule, n: int = 6, words: Sequence[str] | None = None) -> Figure:
-    """Who may look at whom among ``n`` tokens: yellow may look, dark may not."""
-    visible = dense(mask, n)[0, 0]
-    return matrix(visible, words, words, title=f"{getattr(mask, 'name', 'mask')}: yellow may look")
-
-
-def influence_picture(
-    seen: Tensor,
-    expected: Tensor | None = None,
-    words: Sequence[str] | None = None,
-    title: str = "",
-) -> Figure:
-    """Measured influence (T, T); what differs from ``expected`` is hatched."""
-    wrong = None if expected is None else seen != expected
-    return matrix(
-        seen, words, words, title=title, row_name="output", column_name="input", wrong=wrong
-    )
+from .palette import BLACK, BLUE, GREY, LINES, VERMILION, plain
 
 
 def surprise_strip(
@@ -102,7 +39,7 @@ def surprise_strip(
     ax.set_ylim(0, top)
     ax.set_xlim(-0.6, len(words) - 0.4)
     ax.set_ylabel("surprise (nats)")
-    _plain(ax)
+    plain(ax)
     fig.tight_layout()
     return fig
 
@@ -152,7 +89,7 @@ def loss_on_floor(
     ax.set_xlabel("training step")
     ax.set_ylabel(unit)
     ax.set_title(title, fontsize=10, loc="left")
-    _plain(ax)
+    plain(ax)
     fig.tight_layout()
     return fig
 
@@ -179,7 +116,7 @@ def next_word_bars(
         + (": model (bar), oracle (diamond)" if model is not None else "")
     )
     ax.set_title(title, fontsize=10, loc="left")
-    _plain(ax)
+    plain(ax)
     fig.tight_layout()
     return fig
 
@@ -226,75 +163,3 @@ def leak_trellis(
     ax.tick_params(length=0)
     fig.tight_layout()
     return fig
-
-
-def regime_card(
-    name: str, *, shown: str, mask: Rule, says: str, length: str, sampler: str = "", n: int = 5
-) -> Figure:
-    """The course's card of a regime: what is shown, who may look, what outputs say, who knows
-    the length."""
-    fig, (text, picture) = plt.subplots(
-        1, 2, figsize=(6.4, 2.3), gridspec_kw={"width_ratios": [2.6, 1]}
-    )
-    lines = {"Shown": shown, "Each output says": says, "Knows the length": length}
-    if sampler:
-        lines["Writes"] = sampler
-    text.axis("off")
-    text.text(0, 1.0, name, fontsize=13, weight="bold", va="top")
-    for number, (key, value) in enumerate(lines.items()):
-        y = 0.72 - number * 0.22
-        text.text(0, y, key, fontsize=9, color=GREY, va="top")
-        text.text(0.37, y, value, fontsize=9, va="top", wrap=True)
-    _matrix(picture, dense(mask, n)[0, 0], numbers=False)
-    picture.set_xticks([])
-    picture.set_yticks([])
-    picture.set_title("may look", fontsize=9, color=GREY)
-    fig.tight_layout()
-    return fig
-
-
-def regime_row(cards: Sequence[dict], n: int = 5) -> Figure:
-    """Several regimes side by side: ``name``, ``mask`` and ``lines`` of text under it."""
-    fig, axes = plt.subplots(1, len(cards), figsize=(2.1 * len(cards), 3.1))
-    for ax, card in zip(axes, cards, strict=True):
-        _matrix(ax, dense(card["mask"], n)[0, 0], numbers=False)
-        ax.set_xticks([])
-        ax.set_yticks([])
-        ax.set_title(card["name"], fontsize=11, weight="bold")
-        for number, line in enumerate(card["lines"]):
-            ax.text(-0.5, n + 0.1 + 0.8 * number, line, fontsize=8.5, va="center")
-    fig.subplots_adjust(left=0.01, right=0.99, top=0.92, bottom=0.34, wspace=0.28)
-    return fig
-
-
-def _matrix(ax, values: Tensor, numbers: bool = True) -> None:
-    height, width = values.shape
-    most = max(1.0, float(values.double().max()))
-    least = min(0.0, float(values.double().min()))
-    ax.imshow(values.double().numpy(), cmap="cividis", vmin=least, vmax=most)
-    for edge in range(1, max(height, width)):
-        if edge < width:
-            ax.axvline(edge - 0.5, color="white", lw=0.8)
-        if edge < height:
-            ax.axhline(edge - 0.5, color="white", lw=0.8)
-    if numbers and max(height, width) <= 8:
-        for i in range(height):
-            for j in range(width):
-                value = values[i, j]
-                label = str(int(value)) if values.dtype == torch.bool else f"{float(value):.2f}"
-                dark = float(value) / most < 0.5
-                ax.text(
-                    j,
-                    i,
-                    label,
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color="white" if dark else "black",
-                )
-
-
-def _plain(ax) -> None:
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    ax.grid(axis="y", lw=0.4, alpha=0.5, zorder=0)

@@ -1,0 +1,246 @@
+"""The audit: is a finished network what somebody says it is?
+
+Measured is the whole network and every mixer in it (`mylib.mixers`), on one row alone, in a batch
+without padding, and beside a padded neighbour on either side: real models have failed in one of
+these and passed in the others. Real outputs must not change with the content or the number of pads.
+
+Source: ours; the cases are those of public bug reports, collected in side road A2.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .masks import Mask, Rule, as_mask, bidirectional, causal, dense, reach
+from .mixers import Mixer, run
+from .probes import (
+    NotFinite,
+    call,
+    evaluating,
+    influence_strengths,
+    prefix_invariance,
+)
+from .reports import Report
+
+NAMED = {"causal": causal, "bidirectional": bidirectional}
+# Outputs that differ by less than this share of the largest are equal: other shapes of the batch
+# round differently. What a pad really changes lay above 1e-2 in all models tried.
+SAME = 1e-4
+
+
+class Case(NamedTuple):
+    """One situation: which tokens of row 0 are real, the batch, and what goes in beside it."""
+
+    name: str
+    valid: Tensor
+    batch: Tensor
+    extra: dict[str, Tensor]
+
+
+def audit(
+    model: Callable,
+    expected: str | Rule | Sequence[Rule],
+    ids: Tensor | None = None,
+    *,
+    length: int = 8,
+    **inputs: Any,
+) -> Report:
+    """Measure a model against ``expected``: "causal", "bidirectional", a mask, or one per mixer.
+
+    ``model``: our `GPT` (pass ``mask=``), a Hugging Face model, or any callable from ids (B, T) to
+    outputs (B, T, ...). One that takes an ``attention_mask`` is also tried in a batch of two, with
+    right and with left padding. ``ids``: (T,), by default ``length`` different tokens; a window
+    shows only if the text is longer. ``inputs`` are passed on at every call.
+
+    The whole model is asked by gradient and by substitution, each mixer by gradient. A model that
+    is to be causal must also give the same outputs for a text that is cut later.
+
+    The report names the first wrong pair in words; `Report.drawing` shows it.
+
+    Raises `ValueError` for an expectation that is none of these, and whatever the model raises.
+    """
+    name, masks = _expectation(expected)
+    ids = some_ids(model, length) if ids is None else ids
+    report = Report(name)
+    alone: Tensor | None = None
+    known: list[nn.Module] | None = None  # the mixers, once they were found
+    for case in _cases(model, ids, inputs):
+        try:
+            output, known = _measure(report, model, masks, case, inputs | case.extra, known)
+        except NotFinite as error:
+            report.problems.append(f"{case.name}: {error}")
+            continue
+        if case.name == "one row":
+            alone = output[0]
+        if not case.valid.all():
+            _pads_change_nothing(report, model, case, inputs, output)
+        elif alone is not None and _differ(output[0], alone):
+            report.problems.append(f"{case.name}: the row has other outputs than alone")
+    if not report.cases:
+        raise NotFinite(report.problems[0])
+    if expected == "causal" and not report.problems:
+        cuts = {len(ids) // 2, len(ids) - 1}
+        changed = prefix_invariance(model, ids, cuts=cuts, **inputs)
+        if changed.any():
+            t, i = changed.nonzero()[0].tolist()
+            report.problems.append(
+                f"cut after token {t}: output {i} changes, so something tells the length"
+            )
+    return report
+
+
+def pattern(mask: Rule, time: int, batch: int | None = None, heads: int | None = None) -> Tensor:
+    """Who may look at whom in any of the heads: bool (B, T, T).
+
+    Raises `ValueError` for a mask that differs from head to head if ``heads`` is not given.
+    """
+    visible = dense(mask, time, batch=batch, heads=heads or 2)
+    if heads is None and visible.stride(1):  # not one matrix expanded over the heads
+        raise ValueError(f"{mask} differs from head to head; say how many there are (heads=)")
+    return visible.any(1)
+
+
+def some_ids(model: Callable, length: int) -> Tensor:
+    """``length`` different token ids, the pad left out: int (T,), on the model's device."""
+    config = getattr(model, "config", None)
+    pad = getattr(config, "pad_token_id", None)
+    ids = [n for n in range(1, length + 2) if n != pad][:length]
+    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return torch.tensor(ids, device=None if first is None else first.device)
+
+
+def _expectation(expected: str | Rule | Sequence[Rule]) -> tuple[str, list[Mask]]:
+    if isinstance(expected, str):
+        if expected not in NAMED:
+            raise ValueError(f"expected is 'causal', 'bidirectional' or a mask, not {expected!r}")
+        expected = NAMED[expected]
+    if isinstance(expected, Sequence):
+        masks = [as_mask(mask) for mask in expected]
+        if not masks:
+            raise ValueError("expected is a list of masks, one for each mixer; it is empty")
+        return ", ".join(dict.fromkeys(mask.name for mask in masks)), masks
+    mask = as_mask(expected)
+    return mask.name, [mask]
+
+
+def _cases(model: Callable, ids: Tensor, inputs: dict) -> Iterator[Case]:
+    time = len(ids)
+    every = torch.ones(time, dtype=torch.bool)
+    yield Case("one row", every, ids[None], {})
+    takes = inspect.signature(getattr(model, "forward", model)).parameters
+    if "attention_mask" not in takes or "attention_mask" in inputs:
+        return
+    pads = max(1, time // 3)
+    for name in ("no padding", "right padding", "left padding"):
+        valid = every.clone()
+        if name == "right padding":
+            valid[-pads:] = False
+        elif name == "left padding":
+            valid[:pads] = False
+        # Beside the row a full neighbour and, where there are pads, the row with other pads.
+        rows, marks = [ids, ids.flip(0)], [valid, every]
+        if not valid.all():
+            rows, marks = [*rows, ids.where(valid.to(ids.device), ids.flip(0))], [*marks, valid]
+        attention = torch.stack(marks).long().to(ids.device)
+        extra = {"attention_mask": attention}
+        if name == "left padding" and "position_ids" in takes and "position_ids" not in inputs:
+            extra["position_ids"] = (attention.cumsum(1) - 1).clamp(min=0)
+        yield Case(name, valid, torch.stack(rows), extra)
+
+
+def _measure(
+    report: Report,
+    model: Callable,
+    masks: list[Mask],
+    case: Case,
+    inputs: dict,
+    known: list[nn.Module] | None,
+) -> tuple[Tensor, list[nn.Module]]:
+    """The whole model and every mixer in one case; the output (B, T, ...), and the mixers."""
+    time = case.batch.shape[1]
+    if isinstance(model, nn.Module):
+        output, found = run(model, case.batch, inputs, known)
+    else:
+        output, found = call(model, case.batch, inputs), []
+    known = [mixer.module for mixer in found]
+    if len(masks) > 1 and len(masks) != len(found):
+        report.problems.append(
+            f"{case.name}: {len(masks)} masks are expected, but {len(found)} modules mix tokens"
+        )
+        return output, known
+    each = [pattern(mask, time)[0] for mask in masks]
+    each *= max(len(found), 1) if len(masks) == 1 else 1
+    through = reach([layer & case.valid[None, :] for layer in each])
+    whole = influence_strengths(model, case.batch, probe=_probe(model, case), **inputs)
+    _compare(report, f"whole model, {case.name}", whole, through, case.valid)
+    with evaluating(model):
+        for mixer, wanted in zip(found, each, strict=False):
+            strengths = _layer(mixer, wanted & case.valid[None, :], case.valid)
+            _compare(report, f"{mixer.name}, {case.name}", strengths, wanted, case.valid)
+    return output, known
+
+
+def _probe(model: Callable, case: Case) -> str | None:
+    # A padded batch is one batch: what substitution would make of it is another one.
+    if isinstance(model, nn.Module) and len(case.batch) == 1 and len(case.batch[0].unique()) > 1:
+        return "both" if hasattr(model, "get_input_embeddings") else None
+    return None
+
+
+def _layer(mixer: Mixer, wanted: Tensor, valid: Tensor) -> Tensor:
+    """Strengths (T, T) of one mixer; a saturated softmax is asked again where it is flat.
+
+    Scaled-down hidden states give small scores and an even softmax; who may look stays the same.
+    """
+    strengths = mixer.strengths()
+    if (wanted & (strengths == 0))[valid].any():
+        strengths = strengths.maximum(mixer.strengths(scale=1e-2))
+    return strengths / strengths.max().clamp(min=1e-300)
+
+
+def _compare(report: Report, where: str, strengths: Tensor, wanted: Tensor, valid: Tensor) -> None:
+    """Real queries against the pattern; pads must be seen by no real query."""
+    seen = strengths > 0
+    wanted = wanted & valid[None, :]
+    wrong = (seen != wanted) & valid[:, None]
+    # A token's own influence also travels past attention, in the residual stream.
+    wrong &= ~(torch.eye(len(seen), dtype=torch.bool) & seen)
+    report.cases[where], report.wanted[where], report.wrong[where] = seen, wanted, wrong
+    if wrong.any():
+        i, j = wrong.nonzero()[0].tolist()
+        kind = "token" if valid[j] else "the pad at"
+        verb = "sees" if seen[i, j] else "does not see"
+        weak = float(strengths.where(wrong, 0.0).max())
+        how = f", at most {weak:.0e} of the strongest: round-off?" if 0 < weak < 1e-6 else ""
+        report.problems.append(
+            f"{where}: token {i} {verb} {kind} {j} ({int(wrong.sum())} wrong pairs{how})"
+        )
+
+
+def _pads_change_nothing(
+    report: Report, model: Callable, case: Case, inputs: dict, output: Tensor
+) -> None:
+    """Other pads, and no pads at all, must leave the real outputs as they are."""
+    if any(line.startswith("whole model, " + case.name) for line in report.problems):
+        return  # who sees what is wrong already; numbers would only repeat it
+    real = output[0, case.valid]
+    with evaluating(model), torch.no_grad():
+        bare = call(model, case.batch[:1, case.valid], inputs)[0]
+    if _differ(output[2, case.valid], real):
+        report.problems.append(f"{case.name}: the content of the pads changes real outputs")
+    elif _differ(bare, real):
+        line = f"{case.name}: without its pads the row has other outputs"
+        if case.name == "left padding":  # nobody sees the pads, but they move the positions
+            report.notes.append(f"{line} (its positions are counted through the pads)")
+        else:
+            report.problems.append(line)
+
+
+def _differ(left: Tensor, right: Tensor) -> bool:
+    left, right = left.double(), right.double()
+    return bool((left - right).abs().max() > SAME * right.abs().max())
