@@ -67,7 +67,7 @@ def mixers(model: nn.Module, ids: Tensor, **inputs: Any) -> list[Mixer]:
 def run(
     model: nn.Module, ids: Tensor, inputs: dict, known: Collection[nn.Module] | None = None
 ) -> tuple[Tensor, list[Mixer]]:
-    """Call the model once: its output (B, T, ...) and its mixers (only ``known`` ones, if given)."""
+    """Call the model once: its output (B, T, ...) and its mixers (only ``known``, if given)."""
     called: list[Mixer] = []
     waiting: list[tuple[list, dict]] = []  # calls that have begun and not ended
     batch = tuple(ids.shape)
@@ -161,18 +161,26 @@ def _hidden(args: list, kwargs: dict, batch: tuple[int, int]) -> tuple[Any, Any]
     """Where the hidden states (B, T, C) stand among the arguments: (container, key)."""
     places = [(kwargs, "hidden_states")] if "hidden_states" in kwargs else []
     places += [(args, n) for n in range(len(args))] + [(kwargs, name) for name in kwargs]
-    for holder, where in places:
-        value = holder[where]
-        if isinstance(value, Tensor) and value.is_floating_point() and value.dim() == 3:
-            if value.shape[:2] == batch:
-                return holder, where
-    return None
+    return next(
+        (
+            (holder, where)
+            for holder, where in places
+            if _is_states(holder[where], batch) and holder[where].dim() == 3
+        ),
+        None,
+    )
 
 
 def _first(output: Any, batch: tuple[int, int]) -> Tensor | None:
     """The first (B, T, ...) of numbers in what a module returned."""
-    for value in output if isinstance(output, tuple | list) else (output,):
-        if isinstance(value, Tensor) and value.is_floating_point() and value.dim() >= 3:
-            if value.shape[:2] == batch:
-                return value
-    return None
+    values = output if isinstance(output, tuple | list) else (output,)
+    return next((value for value in values if _is_states(value, batch)), None)
+
+
+def _is_states(value: Any, batch: tuple[int, int]) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.is_floating_point()
+        and value.dim() >= 3
+        and value.shape[:2] == batch
+    )

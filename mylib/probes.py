@@ -156,9 +156,9 @@ def strengths(
 ) -> Tensor:
     """How strongly ``leaf`` (B, T, ...) moves ``output`` (B, T, ...): float (asked, T).
 
-    By gradient, exact: a closed path has gradient 0, an open one anything else. The outputs are projected on a
-    random direction: a plain sum would be constant behind a layer norm, and its gradient zero
-    although everything is seen.
+    By gradient, exact: a closed path has gradient 0, an open one anything else. The outputs are
+    projected on a random direction: a plain sum would be constant behind a layer norm, and its
+    gradient zero although everything is seen.
     """
     weight = torch.randn(output.shape[2:], generator=torch.Generator().manual_seed(0))
     asked = list(range(output.shape[1])) if asked is None else list(asked)

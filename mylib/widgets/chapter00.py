@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 import ipywidgets as widgets
+import matplotlib.pyplot as plt
 import torch
 
 from .. import plots
@@ -55,9 +56,7 @@ class MaskExplorer(Panel):
             wrapped = "\n".join(textwrap.wrap(title, 44))
             figure = plots.matrix(visible, words, words, title=wrapped)
             figure.axes[0].add_patch(
-                plots.plt.Rectangle(
-                    (-0.5, query - 0.5), time, 1, fill=False, ec=plots.VERMILION, lw=2.5
-                )
+                plt.Rectangle((-0.5, query - 0.5), time, 1, fill=False, ec=plots.VERMILION, lw=2.5)
             )
             return picture(figure, f"{mask.name} as a matrix. {title}")
 
