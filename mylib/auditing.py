@@ -29,8 +29,10 @@ from .reports import Report
 
 NAMED = {"causal": causal, "bidirectional": bidirectional}
 # Outputs that differ by less than this share of the largest are equal: other shapes of the batch
-# round differently. What a pad really changes lay above 1e-2 in all models tried.
+# round differently, by up to 1e-6 in float32 and 1.4e-2 in bfloat16. What a pad really changes lay
+# above 1e-2 in all models tried (in float32). A coarse dtype gets `COARSE` of its steps instead.
 SAME = 1e-4
+COARSE = 8
 
 
 class Case(NamedTuple):
@@ -83,9 +85,11 @@ def audit(
             report.problems.append(f"{case.name}: the row has other outputs than alone")
     if not report.cases:
         raise NotFinite(report.problems[0])
-    if expected == "causal" and not report.problems:
+    # A tensor among the inputs was made for this length; nobody here knows how to cut it.
+    if expected == "causal" and not report.problems and not _holds_tensors(inputs):
         cuts = {len(ids) // 2, len(ids) - 1}
-        changed = prefix_invariance(model, ids, cuts=cuts, **inputs)
+        tolerance = _same(output.dtype)
+        changed = prefix_invariance(model, ids, cuts=cuts, tolerance=tolerance, **inputs)
         if changed.any():
             t, i = changed.nonzero()[0].tolist()
             report.problems.append(
@@ -176,20 +180,30 @@ def _measure(
     each = [pattern(mask, time)[0] for mask in masks]
     each *= max(len(found), 1) if len(masks) == 1 else 1
     through = reach([layer & case.valid[None, :] for layer in each])
-    whole = influence_strengths(model, case.batch, probe=_probe(model, case), **inputs)
-    _compare(report, f"whole model, {case.name}", whole, through, case.valid)
+    # Mixers first: what a model keeps beside them (a mask at the door) is of this very batch.
     with evaluating(model):
-        for mixer, wanted in zip(found, each, strict=False):
-            strengths = _layer(mixer, wanted & case.valid[None, :], case.valid)
-            _compare(report, f"{mixer.name}, {case.name}", strengths, wanted, case.valid)
+        layers = [
+            _layer(mixer, wanted & case.valid[None, :], case.valid)
+            for mixer, wanted in zip(found, each, strict=False)
+        ]
+    # The third row is there for `_pads_change_nothing`; a gradient through it only costs time.
+    two = inputs | {name: given[:2] for name, given in case.extra.items()}
+    whole = influence_strengths(model, case.batch[:2], probe=_probe(model, case, inputs), **two)
+    _compare(report, f"whole model, {case.name}", whole, through, case.valid)
+    for mixer, wanted, strengths in zip(found, each, layers, strict=False):
+        _compare(report, f"{mixer.name}, {case.name}", strengths, wanted, case.valid)
     return output, known
 
 
-def _probe(model: Callable, case: Case) -> str | None:
-    # A padded batch is one batch: what substitution would make of it is another one.
-    if isinstance(model, nn.Module) and len(case.batch) == 1 and len(case.batch[0].unique()) > 1:
-        return "both" if hasattr(model, "get_input_embeddings") else None
-    return None
+def _probe(model: Callable, case: Case, inputs: dict) -> str | None:
+    # Substitution makes a batch of its own: not of one that is padded, nor for inputs of one row.
+    if len(case.batch) > 1 or len(case.batch[0].unique()) < 2 or _holds_tensors(inputs):
+        return None
+    return "both" if hasattr(model, "get_input_embeddings") else None
+
+
+def _holds_tensors(inputs: dict) -> bool:
+    return any(isinstance(given, Tensor) for given in inputs.values())
 
 
 def _layer(mixer: Mixer, wanted: Tensor, valid: Tensor) -> Tensor:
@@ -242,5 +256,10 @@ def _pads_change_nothing(
 
 
 def _differ(left: Tensor, right: Tensor) -> bool:
+    same = _same(right.dtype)
     left, right = left.double(), right.double()
-    return bool((left - right).abs().max() > SAME * right.abs().max())
+    return bool((left - right).abs().max() > same * right.abs().max())
+
+
+def _same(dtype: torch.dtype) -> float:
+    return max(SAME, COARSE * torch.finfo(dtype).eps) if dtype.is_floating_point else SAME

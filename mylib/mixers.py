@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .probes import NotFinite, call, evaluating, strengths
+from .probes import NotFinite, call, evaluating, gradients, strengths
 
 # Nothing to find here: these never look at another token.
 POINTWISE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.Dropout, nn.Identity)
@@ -135,18 +135,24 @@ def layer_influence(
 
 
 def _mixes(each: Mixer) -> bool:
-    """Does any output move with another token's input? Every third output is asked about the rest.
+    """Does any output move with another token's input?
 
-    (One aim for all of them: who mixes with a neighbour, or with the one after it, shows.)
+    Any two positions differ in a binary digit. So half of the outputs are asked about the other
+    half of the inputs, by each digit and both ways: every pair comes up, in 2 log2(T) questions.
     """
     leaf, output = each.again()
-    if not output.requires_grad:
+    time = each.batch[1]
+    if not output.requires_grad or time < 2:
         return False
-    asked = torch.arange(each.batch[1]) % 3 == 0
+    digits = torch.arange((time - 1).bit_length())[:, None]
+    asked = (torch.arange(time) >> digits) % 2 == 1
+    asked = torch.cat([asked, ~asked]).to(leaf.device)
     weight = torch.randn(output.shape[2:], generator=torch.Generator().manual_seed(0))
-    aim = (output[:, asked] * weight.to(output)).sum()
-    (grad,) = torch.autograd.grad(aim, leaf, allow_unused=True)
-    return grad is not None and bool((grad[:, ~asked] != 0).any())
+    each_output = (output * weight.to(output)).flatten(2).sum((0, 2))
+    moved = [
+        grad.flatten(2).any(2).any(0) for grad in gradients(asked.to(output) @ each_output, leaf)
+    ]
+    return bool((torch.stack(moved) & ~asked).any())
 
 
 def _is_attention(module: nn.Module) -> bool:

@@ -166,14 +166,14 @@ def strengths(
     if not aims.requires_grad:
         return torch.zeros(len(asked), leaf.shape[1], dtype=torch.double)
     found = []
-    for i, grad in zip(asked, _gradients(aims, leaf), strict=True):
+    for i, grad in zip(asked, gradients(aims, leaf), strict=True):
         if not torch.isfinite(grad).all():
             raise NotFinite(f"the gradient of output {i} is NaN or infinite")
         found.append(grad[row].flatten(1).abs().amax(-1).double().cpu())
     return torch.stack(found)
 
 
-def _gradients(aims: Tensor, leaf: Tensor) -> Sequence[Tensor]:
+def gradients(aims: Tensor, leaf: Tensor) -> Sequence[Tensor]:
     """d aim / d leaf for every aim (N,), each of the shape of ``leaf``."""
     how = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
     try:

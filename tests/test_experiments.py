@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mylib.experiments import leakage, optimiser, results, shakespeare
+from mylib.experiments import leakage, opening, optimiser, results, shakespeare
 from mylib.files import data_path
 from mylib.tokenizer import decode
 
@@ -17,7 +17,7 @@ VERSES = "The quality of mercy is not strained, it droppeth as the gentle rain f
 @pytest.fixture(autouse=True)
 def verses(monkeypatch):
     """A text that needs no download."""
-    for script in (leakage, optimiser, shakespeare):
+    for script in (leakage, opening, optimiser, shakespeare):
         monkeypatch.setattr(script, "tiny_shakespeare", lambda: VERSES)
 
 
@@ -63,6 +63,35 @@ def test_leakage(tmp_path):
     before = out.read_text()
     leakage.main(command)  # all there: nothing is measured again
     assert out.read_text() == before
+
+
+def test_opening(tmp_path):
+    out = tmp_path / "opening.csv"
+    command = ["--smoke", "--out", str(out), "--lines", "40"]
+    opening.main(command)
+    rows, about = read(out)
+    assert about["command"].startswith("python -m mylib.experiments.opening --smoke")
+    assert len(rows) == 6
+    before = out.read_text()
+    opening.main(command)  # all there: nothing is measured again
+    assert out.read_text() == before
+
+
+def test_two_embeddings_of_one_line():
+    alone = torch.eye(3)
+    assert opening.judge(alone, alone) == {"apart": 0.0, "finds_itself": 1.0}
+    found = opening.judge(alone, alone[[1, 0, 2]])  # two lines have changed places
+    assert found == {"apart": pytest.approx(math.sqrt(2), abs=1e-6), "finds_itself": 0.3333}
+
+
+def test_only_the_flag_gives_a_line_two_embeddings():
+    """The committed table: three seeds, two backends, three conversions."""
+    rows, _ = read(data_path("results/opening.csv"))
+    assert len(rows) == 18
+    for row in rows:
+        flag = (row["backend"], row["conversion"]) == ("sdpa", "module flag only")
+        apart, found = float(row["apart"]), float(row["finds_itself"])
+        assert (apart > 0.3 and found < 0.9) if flag else (apart < 1e-4 and found == 1), row
 
 
 def test_the_leaky_loss_is_the_last_word_s_share():

@@ -8,10 +8,42 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mylib import leaks, masks, objectives
 from mylib.exercises import NotSolved, gallery
-from mylib.leaks import influence, prefix_invariance
+from mylib.leaks import audit, influence, prefix_invariance
 
 cell = partial(exercise_cells.cell, "A1-gallery-of-leaks.ipynb", F=F)
+
+
+@pytest.fixture(scope="module")
+def tools():
+    """The names of the set-up, down to the tools."""
+    names = {**vars(leaks), **vars(masks), **vars(objectives), "nn": torch.nn}
+    return cell("tools", **cell("host", **names))
+
+
+def test_the_audit_rings_when_too_much_is_seen(tools, capsys):
+    def host(mask):
+        return tools["Host"](tools["Attention"](mask), tools["Attention"](mask))
+
+    rings = tools["tells_of_leak"]
+    window = masks.sliding_window(1, 0)
+    assert not rings(audit(host(masks.causal), "causal"))
+    too_little = audit(host(window), "causal")
+    assert not too_little.ok and not rings(too_little)
+    late = masks.Mask(lambda batch, head, query, key: (key > query) & (query > 4), "late")
+    both = audit(host(window | late), "causal")
+    assert not any(" sees " in line for line in both.problems)  # it names the first pair only
+    assert rings(both)
+    model = host(masks.causal)
+    by_length = audit(lambda ids: model(ids) * ids.shape[1], "causal")
+    assert "cut after token" in str(by_length) and rings(by_length)
+
+
+def test_the_audit_finds_what_a_choice_hides_from_the_gradient(tools, capsys):
+    experts = cell("experts", **tools)["broken"]
+    assert not influence(experts, tools["ids"], probe="gradient").triu(1).any()
+    assert tools["tells_of_leak"](audit(experts, "causal", tools["ids"]))
 
 
 @pytest.mark.parametrize(
@@ -99,11 +131,15 @@ def test_a_kernel_of_any_width_is_asked():
         ("A", "audit", "Who knows where"),
         ("B", "gradient", "clean gradient proves nothing"),
         ("B", "none", "clean gradient proves nothing"),
-        ("B", "audit", "measures by gradient"),
+        ("B", "certificate", "declared mask says nothing"),
+        ("B", "audit", "B: the audit rings, because one of the tools that it asks does"),
         ("C", "none", "clean test on a padded batch"),
         ("C", "substitution", "clean test on a padded batch"),
         ("D", "certificate", "declared mask is not the used mask"),
+        ("D", "audit", "D: the audit rings"),
         ("E", "substitution", "no tolerance"),
+        ("E", "audit", "E: the audit rings"),
+        ("F", "audit", "order of training and scoring"),
         ("F", "prefix", "order of training and scoring"),
         ("F", "loss", "a tool is one of"),
         ("F", None, 'say "none", not None'),

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from mylib import plots
+from mylib.convert import make_bidirectional
+from mylib.experiments.opening import flag_only
 from mylib.files import data_path
 from mylib.gazette import Gazette
 from mylib.masks import causal, dense, reach
@@ -15,8 +17,10 @@ from mylib.widgets import chapter02 as trellis
 from mylib.widgets.chapter00 import MASKS, MaskExplorer, chosen
 from mylib.widgets.chapter01 import NextWords, next_words
 from mylib.widgets.chapter02 import LeakTrellis, way
+from mylib.widgets.chapter03 import BATCHES, ConversionExplorer, judge, measure
 from mylib.widgets.panel import Panel, picture
 
+CONVERSIONS = {"untouched": lambda model: None, "flag": flag_only, "opened": make_bidirectional}
 WORDS = ["Every", "effort", "moves", "you", "forward", "."]
 
 
@@ -37,6 +41,12 @@ def test_moving_a_control_changes_the_picture(scene):
             "two_stories": True,
         },
         LeakTrellis(WORDS): {"mask": "all but the next word", "layers": 2, "output": 3},
+        ConversionExplorer(CONVERSIONS): {
+            "conversion": "flag",
+            "model": "gpt2",
+            "backend": "sdpa",
+            "batch": "left padding",
+        },
     }
     for widget, moves in widgets.items():
         seen = {widget.picture.value}
@@ -47,7 +57,12 @@ def test_moving_a_control_changes_the_picture(scene):
 
 
 def test_a_picture_carries_words(scene):
-    for widget in (NextWords(*scene), MaskExplorer(WORDS), LeakTrellis(WORDS)):
+    for widget in (
+        NextWords(*scene),
+        MaskExplorer(WORDS),
+        LeakTrellis(WORDS),
+        ConversionExplorer(CONVERSIONS),
+    ):
         alt, data = re.fullmatch(
             r'<img alt="([^"]+)" src="data:image/png;base64,([^"]+)" style="[^"]+">',
             widget.picture.value,
@@ -80,6 +95,31 @@ def test_the_path_that_the_trellis_shows():
                 if path is not None:
                     assert len(path) == layers + 1
                     assert (path[0], path[-1]) == (output, output + 1)
+
+
+def test_verdicts_of_the_conversion_explorer():
+    def verdict(conversion, name, backend, batch):
+        return judge(measure(CONVERSIONS[conversion], name, backend, batch), name, batch)[0]
+
+    for batch in BATCHES:
+        for name in ("llama", "mistral"):
+            for backend in ("eager", "sdpa"):
+                assert verdict("untouched", name, backend, batch) == "causal"
+                assert verdict("opened", name, backend, batch) == "right"
+        alone = batch == "one row"
+        assert verdict("flag", "llama", "sdpa", batch) == ("right" if alone else "causal")
+        assert verdict("flag", "mistral", "sdpa", batch) == "causal"
+    ones = torch.ones(7, 7, dtype=torch.bool)
+    assert judge(ones, "llama", "right padding")[0] == "pads are seen"
+    assert judge(~ones, "llama", "one row")[0] == "causal"
+    assert judge(ones.triu(), "llama", "one row")[0] == "not what it should be"
+
+    def broken(model):
+        raise KeyError("x")
+
+    assert measure(broken, "llama", "sdpa", "one row") == "stops with KeyError"
+    panel = ConversionExplorer({"broken": broken})
+    assert "<b>stops with KeyError</b>" in panel.picture.value
 
 
 def test_every_setting_can_be_drawn(scene):

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..auditing import audit, some_ids
 from ..masks import Mask, bidirectional, causal, dense, sliding_window
 from ..mixers import layer_influence
+from ..probes import NotFinite, call, evaluating
 from ..reports import Report
 
 if TYPE_CHECKING:
@@ -44,16 +45,33 @@ def check_bidirectional(model: PreTrainedModel) -> Report:
     """
     opened = getattr(model, "opened", None)
     try:
-        report = audit(model, opened.masks if opened else _plausible(model), ids=text(model))
+        body = by_token(model)
+        report = audit(body, opened.masks if opened else _plausible(body), ids=text(model))
     except Exception as error:
         raise NotBidirectional(
             f"{type(model).__name__} stopped with {type(error).__name__}: {error}"
         ) from error
-    if wrong := report.problems + report.notes:
+    wrong = report.problems + report.notes
+    if not wrong and not any("padding" in case for case in report.cases):
+        wrong = ["it takes no attention_mask, so nothing tells it what a pad is"]
+    if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         inner = [line for line in wrong if not line.startswith("whole model")]  # where it sits
         raise NotBidirectional(f"{type(model).__name__}: {(inner or wrong)[0]}{more}", report)
     return report
+
+
+def by_token(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, or its body where the head gives no output for each token (a classifier)."""
+    ids = text(model)[None]
+    with evaluating(model), torch.no_grad():
+        try:
+            call(model, ids, {})
+        except NotFinite:
+            raise
+        except ValueError:
+            return model.base_model
+    return model
 
 
 def text(model: PreTrainedModel) -> Tensor:
@@ -82,7 +100,7 @@ def causal_windows(model: PreTrainedModel) -> list[int | None]:
     """
     ids = text(model)
     found: list[int | None] = []
-    for name, seen in layer_influence(model, ids).items():
+    for name, seen in layer_influence(by_token(model), ids).items():
         window = int(seen[-1].sum())
         mask = causal if window == len(ids) else sliding_window(max(window, 1) - 1, 0)
         if not torch.equal(seen, dense(mask, len(ids))[0, 0]):

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from ..masks import Mask, bidirectional, sliding_window
-from .checking import NotBidirectional, causal_windows, check_bidirectional
+from ..probes import influence
+from .checking import NotBidirectional, by_token, causal_windows, check_bidirectional, text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
 OLDEST = (5, 4)
 Window = Literal["both", "half", "none"]
 NEVER = 1 << 30  # a window that closes nothing
-_ABSENT = object()
+
+
+class _Absent:
+    """Stands for an attribute that was not there. (A class stays itself in copies and pickles.)"""
 
 
 class _Already(ValueError):
@@ -44,14 +48,19 @@ class _Already(ValueError):
 class Opened:
     """A model that `make_bidirectional` opened, and the way back.
 
-    ``window`` as asked for; ``masks`` is what each layer shows now, in order.
+    ``window`` as asked for; ``widths``: how far each layer sees to either side now, None = all.
     """
 
     model: PreTrainedModel
     window: Window
-    masks: list[Mask] = field(default_factory=list)
+    widths: list[int | None] = field(default_factory=list)
     _old: list[tuple[Any, str, Any]] = field(default_factory=list, repr=False)
     _hooks: list[Any] = field(default_factory=list, repr=False)
+
+    @property
+    def masks(self) -> list[Mask]:
+        """What each layer shows now, in order. (Made anew: masks do not go into a pickle.)"""
+        return [_mask(width) for width in self.widths]
 
     def undo(self) -> PreTrainedModel:
         """Put everything back, bit for bit; the model is causal again. Twice does no harm."""
@@ -59,7 +68,7 @@ class Opened:
             self._hooks.pop().remove()
         while self._old:
             owner, name, value = self._old.pop()
-            if value is _ABSENT:
+            if value is _Absent:
                 delattr(owner, name)
             else:
                 setattr(owner, name, value)
@@ -67,7 +76,8 @@ class Opened:
 
     def put(self, owner: Any, name: str, value: Any) -> None:
         """Set an attribute so that `undo` brings the old one back."""
-        old = vars(owner).get(name, _ABSENT)
+        name = getattr(owner, "attribute_map", {}).get(name, name)  # a configuration's other name
+        old = vars(owner).get(name, _Absent)
         if isinstance(owner, nn.Module) and name in owner._buffers:
             old = owner._buffers[name]
         self._old.append((owner, name, old))
@@ -163,10 +173,7 @@ def _open(opened: Opened) -> None:
     try:
         trained = causal_windows(model)
     except NotBidirectional:
-        from ..probes import influence
-        from .checking import text
-
-        if influence(model, text(model)).all():
+        if influence(by_token(model), text(model)).all():
             raise _Already(f"{type(model).__name__} is bidirectional already") from None
         raise
     if len(trained) != model.config.num_hidden_layers:
@@ -185,15 +192,18 @@ def _open(opened: Opened) -> None:
     for part in {id(m): m for m in (model, model.base_model)}.values():
         opened.put(part, "generate", _refuse_generation)
         opened._hooks.append(part.register_forward_pre_hook(_refuse_inputs, with_kwargs=True))
-    opened.masks = [_mask(window, opened.window) for window in trained]
+    opened.widths = [_width(window, opened.window) for window in trained]
     opened.put(model, "opened", opened)
 
 
-def _mask(trained: int | None, window: Window) -> Mask:
+def _width(trained: int | None, window: Window) -> int | None:
     if trained is None or window == "none":
-        return bidirectional
-    width = trained if window == "both" else trained // 2
-    return sliding_window(width, width)
+        return None
+    return trained if window == "both" else trained // 2
+
+
+def _mask(width: int | None) -> Mask:
+    return bidirectional if width is None else sliding_window(width, width)
 
 
 def _widen(opened: Opened, config: Any) -> None:
@@ -212,7 +222,7 @@ def _open_triangles(opened: Opened, module: nn.Module) -> None:
             continue
         size = buffer.shape[-1]
         trained = int(buffer.reshape(-1, size, size)[0, -1].sum())
-        mask = _mask(None if trained == size else trained, opened.window)
+        mask = _mask(_width(None if trained == size else trained, opened.window))
         at = torch.arange(size, device=buffer.device)
         shown = mask(at, at, at[:, None], at[None, :]).expand_as(buffer)
         opened.put(module, name, shown.to(buffer.dtype).contiguous())
@@ -249,8 +259,8 @@ def _refuse_inputs(model: nn.Module, args: tuple, kwargs: dict) -> None:
         return  # the caller says who may look at whom
     back = positions[:, 1:] <= positions[:, :-1]
     if isinstance(attention, Tensor) and attention.dim() == 2:
-        real = attention[:, -positions.shape[1] :].bool().expand(len(positions), -1)
-        back = back & real[:, 1:] & real[:, :-1]
+        real = attention[:, -positions.shape[1] :].bool()
+        back = back & real[:, 1:] & real[:, :-1]  # one row of positions may serve a whole batch
     if back.any():
         raise ValueError(
             "position_ids start again within a row: packed documents would see each other in a "

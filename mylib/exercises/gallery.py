@@ -12,7 +12,8 @@ from . import check, expect
 
 __all__ = ["check_causal_convolution", "check_detector", "check_tools", "sealed_models"]
 
-TOOLS = ("certificate", "gradient", "substitution", "prefix", "audit")
+MEASURES = ("gradient", "substitution", "prefix")  # each by itself; the audit asks all three
+TOOLS = ("certificate", *MEASURES, "audit")
 
 
 @check("A1.1")
@@ -73,20 +74,21 @@ def _check_width(convolve: Callable, size: int) -> None:
     )
 
 
-# Exercise A1.2: for each situation the tools that ring.
+# Exercise A1.2: for each situation the tools that ring. (The audit asks gradient, substitution and
+# prefix, so it rings in B, D and E too, and is asked for only where none of those does.)
 RING = {
     "A": {"certificate"},
     "B": {"substitution", "prefix"},
     "C": {"audit"},
-    "D": {"gradient", "substitution", "prefix", "audit"},
-    "E": {"gradient", "audit"},
+    "D": {"gradient", "substitution", "prefix"},
+    "E": {"gradient"},
     "F": {"none"},
 }
 MISTAKES = {
     "A": "A: the model is causal, so measuring it finds nothing. Who knows where the answer to "
     "each question stands?",
-    "B": "B: the declared mask says nothing about a choice among all positions, and the audit "
-    "measures by gradient",
+    "B": "B: the declared mask says nothing about a choice among all positions. Replace words, or "
+    "cut the text",
     "C": "C: a clean test on a padded batch proves it for padded batches. Which tool tries the row "
     "without its padding, too?",
     "D": "D: the declared mask is not the used mask: its triangle lies over slots, and the words "
@@ -100,7 +102,7 @@ MISTAKES = {
 
 @check("A1.2")
 def check_tools(answer: dict[str, str]) -> None:
-    """``answer``: for each situation A to F one tool that rings, or "none"."""
+    """``answer``: for each situation one tool that rings (audit: if no other does), or "none"."""
     expect(
         isinstance(answer, dict) and set(answer) == set(RING),
         "give one tool for each situation, A to F",
@@ -116,6 +118,10 @@ def check_tools(answer: dict[str, str]) -> None:
         "slope of a step is zero on both of its sides",
     )
     for name, tools in RING.items():
+        expect(
+            answer[name] != "audit" or not tools & set(MEASURES),
+            f"{name}: the audit rings, because one of the tools that it asks does. Which?",
+        )
         expect(answer[name] in tools, MISTAKES[name])
 
 
