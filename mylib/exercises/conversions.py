@@ -32,8 +32,8 @@ MISTAKES = {
     "everywhere. Does a softmax notice?",
     "E": "E: numbers are added to the scores. A pad that gets 0 where words get 1 is a little less "
     "likely to be looked at, and no more",
-    "F": "F: the mask is right, so everybody may look. But `original` is looked up when the wrapper "
-    "is called: which attention is it by then?",
+    "F": "F: the mask is right, so everybody may look. But `original` is looked up when the "
+    "wrapper is called: which attention is it by then?",
 }
 
 
