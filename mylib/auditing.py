@@ -21,6 +21,7 @@ from .mixers import Mixer, run
 from .probes import (
     NotFinite,
     call,
+    embedding,
     evaluating,
     influence_strengths,
     prefix_invariance,
@@ -59,8 +60,9 @@ def audit(
     right and with left padding. ``ids``: (T,), by default ``length`` different tokens; a window
     shows only if the text is longer. ``inputs`` are passed on at every call.
 
-    The whole model is asked by gradient and by substitution, each mixer by gradient. A model that
-    is to be causal must also give the same outputs for a text that is cut later.
+    The whole model is asked by gradient and by substitution, each mixer by gradient and without a
+    cache, in evaluation mode. A model that is to see nothing later (causal, or less) must also give
+    the same outputs for a text that is cut.
 
     The report names the first wrong pair in words; `Report.drawing` shows it.
 
@@ -85,8 +87,7 @@ def audit(
             report.problems.append(f"{case.name}: the row has other outputs than alone")
     if not report.cases:
         raise NotFinite(report.problems[0])
-    # A tensor among the inputs was made for this length; nobody here knows how to cut it.
-    if expected == "causal" and not report.problems and not _holds_tensors(inputs):
+    if _may_cut(masks, len(ids), inputs) and not report.leaks:
         cuts = {len(ids) // 2, len(ids) - 1}
         tolerance = _same(output.dtype)
         changed = prefix_invariance(model, ids, cuts=cuts, tolerance=tolerance, **inputs)
@@ -197,13 +198,20 @@ def _measure(
 
 def _probe(model: Callable, case: Case, inputs: dict) -> str | None:
     # Substitution makes a batch of its own: not of one that is padded, nor for inputs of one row.
-    if len(case.batch) > 1 or len(case.batch[0].unique()) < 2 or _holds_tensors(inputs):
+    if len(case.batch) > 1 or len(case.batch[0].unique()) < 2 or _of_one_batch(inputs):
         return None
-    return "both" if hasattr(model, "get_input_embeddings") else None
+    return None if embedding(model) is None else "both"
 
 
-def _holds_tensors(inputs: dict) -> bool:
-    return any(isinstance(given, Tensor) for given in inputs.values())
+def _may_cut(masks: list[Mask], time: int, inputs: dict) -> bool:
+    """Is nobody to see anything later? (Nobody here knows how to cut a tensor among the inputs.)"""
+    later = any(pattern(mask, time)[0].triu(1).any() for mask in masks)
+    return not later and not _of_one_batch(inputs)
+
+
+def _of_one_batch(inputs: dict) -> bool:
+    """Tensors, and masks that were made for a batch, fit no other batch and no other length."""
+    return any(isinstance(x, Tensor) or getattr(x, "batch", None) for x in inputs.values())
 
 
 def _layer(mixer: Mixer, wanted: Tensor, valid: Tensor) -> Tensor:
@@ -226,7 +234,7 @@ def _compare(report: Report, where: str, strengths: Tensor, wanted: Tensor, vali
     wrong &= ~(torch.eye(len(seen), dtype=torch.bool) & seen)
     report.cases[where], report.wanted[where], report.wrong[where] = seen, wanted, wrong
     if wrong.any():
-        i, j = wrong.nonzero()[0].tolist()
+        i, j = report.pair(where)
         kind = "token" if valid[j] else "the pad at"
         verb = "sees" if seen[i, j] else "does not see"
         weak = float(strengths.where(wrong, 0.0).max())

@@ -48,7 +48,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     _sweep(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        aside.touch()  # with the usual rights: safetensors would give the file to its owner alone
+        rights = aside.stat().st_mode
+        aside.unlink()
         yield aside
+        aside.chmod(rights)
         with open(aside, "rb") as file:  # on disk before it takes the name
             os.fsync(file.fileno())
         os.replace(aside, path)

@@ -73,7 +73,7 @@ def influence_strengths(
     """
     ids = ids[None] if ids.dim() == 1 else ids
     if probe is None:
-        probe = "substitution" if _embedding(model) is None else "gradient"
+        probe = "substitution" if embedding(model) is None else "gradient"
     ways = {"gradient": [_by_gradient], "substitution": [_by_substitution]}
     ways["both"] = ways["gradient"] + ways["substitution"]
     if probe not in ways:
@@ -137,10 +137,10 @@ def _by_gradient(model: nn.Module, ids: Tensor, row: int, inputs: dict) -> Tenso
         leaves.append(output.detach().requires_grad_(True))
         return leaves[-1].clone()  # some models write into their embeddings
 
-    embedding = _embedding(model)
-    if embedding is None:
+    table = embedding(model)
+    if table is None:
         raise ValueError("the gradient probe needs a token embedding; use probe='substitution'")
-    handle = embedding.register_forward_hook(leaf)
+    handle = table.register_forward_hook(leaf)
     try:
         with torch.enable_grad():
             output = call(model, ids, inputs)
@@ -199,14 +199,14 @@ def _by_substitution(model: Callable, ids: Tensor, row: int, inputs: dict) -> Te
 
 def _different_tokens(model: Callable, ids: Tensor) -> Tensor:
     """For each token another one, whose embedding is another one too."""
-    embedding = _embedding(model)
-    candidates = ids.unique() if embedding is None else torch.arange(embedding.num_embeddings)
+    table = embedding(model)
+    candidates = ids.unique() if table is None else torch.arange(table.num_embeddings)
     found = []
     for token in ids.tolist():
         others = candidates[candidates != token].tolist()
-        if embedding is not None:
-            same = embedding.weight[token]
-            others = (o for o in others if not torch.equal(embedding.weight[o], same))
+        if table is not None:
+            same = table.weight[token]
+            others = (o for o in others if not torch.equal(table.weight[o], same))
         other = next(iter(others), None)
         if other is None:
             raise ValueError(f"no token to put in place of {token}: give ids that differ")
@@ -236,7 +236,8 @@ def _finite(*outputs: Tensor) -> tuple[Tensor, ...]:
     return tuple(output.exp() for output in outputs)
 
 
-def _embedding(model: Callable) -> nn.Embedding | None:
+def embedding(model: Callable) -> nn.Embedding | None:
+    """The token embedding of a module, None where there is none to be found."""
     if not isinstance(model, nn.Module):
         return None
     if hasattr(model, "get_input_embeddings"):

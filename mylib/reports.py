@@ -35,6 +35,17 @@ class Report:
         inner = [name for name in wrong if not name.startswith("whole model")]
         return next(iter(inner or wrong), None)
 
+    @property
+    def leaks(self) -> list[str]:
+        """The problems in which too much is seen; who sees too little leaks nothing."""
+        return [line for line in self.problems if " does not see " not in line]
+
+    def pair(self, case: str) -> tuple[int, int] | None:
+        """The first wrong pair (output, input): one that sees too much, if there is one."""
+        wrong = self.wrong[case]
+        pairs = (wrong & self.cases[case]).nonzero().tolist() or wrong.nonzero().tolist()
+        return tuple(pairs[0]) if pairs else None
+
     def drawing(self, case: str | None = None) -> str:
         """One case as text, by default the first wrong one: rows are outputs, columns inputs."""
         case = self.first if case is None else case
@@ -52,10 +63,10 @@ class Report:
         """The report for a machine: only text, numbers and lists."""
         cases = []
         for name, wrong in self.wrong.items():
-            pairs = wrong.nonzero().tolist()
-            cases.append({"case": name, "ok": not pairs, "wrong_pairs": len(pairs)})
+            pairs = int(wrong.sum())
+            cases.append({"case": name, "ok": not pairs, "wrong_pairs": pairs})
             if pairs:
-                i, j = pairs[0]
+                i, j = self.pair(name)
                 first = {"output": i, "input": j, "sees": bool(self.cases[name][i, j])}
                 cases[-1]["first"] = first
         return {

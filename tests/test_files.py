@@ -51,3 +51,14 @@ def test_parts_of_dead_processes_are_swept_and_of_living_ones_kept(tmp_path):
     with replacing(tmp_path / "file.txt") as aside:
         aside.write_text("new")
     assert not stale.exists() and living.exists() and other.exists()
+
+
+def test_a_replaced_file_has_the_usual_rights(tmp_path):
+
+    import torch
+    from safetensors.torch import save_file
+
+    (tmp_path / "plain").write_text("x")
+    with replacing(tmp_path / "tensors") as aside:
+        save_file({"x": torch.zeros(1)}, aside)
+    assert os.stat(tmp_path / "tensors").st_mode == os.stat(tmp_path / "plain").st_mode

@@ -38,7 +38,7 @@ class Encoder(nn.Module):
             self.model = AutoModel.from_pretrained(source, trust_remote_code=False, **options)
         except (OSError, ValueError) as error:
             raise ValueError(f"{source} is no model that can be loaded: {error}") from error
-        self.model.eval()
+        self.eval()
         self.opened = make_bidirectional(self.model, window)
 
     @property
