@@ -253,13 +253,14 @@ def _norms(model: Callable) -> list[nn.Module]:
 
 @contextmanager
 def evaluating(model: Callable) -> Iterator[None]:
-    """Evaluation mode, and every module back in its own mode afterwards."""
+    """Evaluation mode with gradients on, and every module back in its own mode afterwards."""
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]
     try:
         for module in modules:
             module.training = False
-        yield
+        with torch.enable_grad():  # the caller may have switched them off
+            yield
     finally:
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode

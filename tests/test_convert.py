@@ -20,7 +20,9 @@ from mylib.convert import (
     NotBidirectional,
     Opened,
     check_bidirectional,
+    checking,
     make_bidirectional,
+    opening,
 )
 from mylib.model import GPT, GPTConfig
 from mylib.zoo import BACKENDS, WINDOW, tiny
@@ -35,6 +37,7 @@ NAMES = [
     *("gemma2", "gemma3_text", "gpt_oss", "qwen2", "qwen3", "phi", "phi3", "deepseek_v3"),
     *("longcat_flash", "llama4_text", "modernbert-decoder", "bert", "bart", "roberta", "big_bird"),
     *("doge", "minimax", "rwkv", "jamba", "mamba"),
+    "stablelm",  # obeys the flag of its modules, not that of its configuration
 ]
 ONLY_EAGER = {"openai-gpt", "gpt_neo", "bloom", "mpt", "gptj", "codegen", "gemma2", "gpt_oss"}
 ONLY_EAGER |= {"big_bird", "rwkv", "mamba"}
@@ -218,6 +221,11 @@ def test_opened_or_refused_and_nothing_in_between(name, backend):
     assert_as_before(model, before, logits)
 
 
+def test_other_mixers_beside_the_attentions_are_named():
+    with pytest.raises(NotBidirectional, match="4 modules mix tokens in 2 layers; the others"):
+        make_bidirectional(tiny("falcon_h1"))
+
+
 def test_enough_of_them_open():
     open_ones = {name for name, b in PAIRS if name not in REFUSED and (name, b) not in REFUSED}
     both = {name for name in open_ones if name not in ONLY_EAGER}
@@ -283,9 +291,7 @@ def test_windows_are_exact_and_survive_folders(name, tmp_path):
             again = type(model).from_pretrained(folder, attn_implementation=backend).eval()
             if second == first:  # the folder itself remembers
                 kept = torch.equal(outputs(again, {"input_ids": IDS[None]}), logits)
-                # A buffer that no folder holds; a window that is computed from another field.
-                lost = name == "gpt_neo" or (name == "modernbert-decoder" and first != "both")
-                assert kept != lost
+                assert kept != (name == "gpt_neo")  # its masks are buffers that no folder holds
             before = everything(again)
             loaded = outputs(again, {"input_ids": IDS[None]})
             opened = make_bidirectional(again, second)
@@ -307,6 +313,17 @@ def test_a_folder_opened_thrice_keeps_what_it_was_trained_with(tmp_path):
         model = type(model).from_pretrained(tmp_path).eval()
     make_bidirectional(model, "half")
     assert torch.equal(by_states(model, "one row")[0], band(WINDOW // 2))
+
+
+@pytest.mark.parametrize(
+    ("window", "limit", "length"),
+    [(4, 64, 8), (6, 64, 10), (20, 64, 24), (20, 12, 12), (99, 64, 8)],
+)
+def test_the_text_of_a_check_is_longer_than_the_window(window, limit, length):
+    model = tiny("mistral")
+    model.config.sliding_window, model.config.max_position_embeddings = window, limit
+    ids = checking.text(model)
+    assert len(ids) == len(ids.unique()) == length and 0 not in ids
 
 
 @pytest.mark.parametrize("window", ["both", "half", "none"])
@@ -414,6 +431,20 @@ CONVERSIONS = {
 }
 CRASH = {"the note", "the note, None is ones"}
 GOOD = {"late binding", "mask kept beside", "configuration only"}
+
+
+def test_a_band_that_nobody_declared_is_not_open():
+    def narrow(states, valid):
+        near = band(2)[: states.shape[1], : states.shape[1]]
+        closed = ~(near & valid.bool()[:, None, None])
+        return closed * torch.finfo(states.dtype).min
+
+    model = tiny("llama")
+    side_mask(model, narrow)
+    with pytest.raises(NotBidirectional, match="token 0 does not see token 3"):
+        check_bidirectional(model)
+    model.config.sliding_window = 2
+    assert check_bidirectional(model).ok
 
 
 def the_notes_own_test(model):
@@ -556,8 +587,9 @@ def test_packed_positions(name):
     ones = torch.ones_like(two)
     for inner in (model, model.base_model):
         for wrong in ({}, {"attention_mask": ones[:1]}):
-            with pytest.raises(ValueError, match="start again within a row"):
-                inner(row, position_ids=packed, **wrong)
+            for positions in (packed, torch.tensor([[0, 0, 0, 1, 2, 3, 4, 5]])):
+                with pytest.raises(ValueError, match="start again within a row"):
+                    inner(row, position_ids=positions, **wrong)
     with pytest.raises(ValueError, match="start again"):
         model(two, position_ids=packed.expand(2, -1), attention_mask=ones)
     # The caller says who may look at whom.
@@ -661,6 +693,15 @@ def test_other_heads(head):
     assert not by_tokens(model.base_model, "one row")[1].triu(1).any()
 
 
+def test_only_triangles_and_bands_are_opened():
+    ones = torch.ones(1, 1, 6, 6)
+    lower, eye = ones.tril(), torch.eye(6)
+    for mask in (lower, lower.bool(), lower - lower.tril(-3), lower.to(torch.uint8)[0, 0]):
+        assert opening._is_band(mask)
+    for other in (eye, ones, lower.mT, lower * 2, lower - eye, lower + eye.flip(0).tril(-1)):
+        assert not opening._is_band(other)
+
+
 def test_a_configuration_of_another_name_comes_back():
     from transformers import RecurrentGemmaConfig
 
@@ -743,8 +784,6 @@ def test_backends_that_a_cpu_cannot_run(backend):
 
 
 def test_an_interrupted_attempt_leaves_nothing(monkeypatch):
-    from mylib.convert import opening
-
     for error, raised in ((KeyboardInterrupt, KeyboardInterrupt), (OSError, NotBidirectional)):
         model = tiny("mistral")
         logits, before = outputs(model, {"input_ids": IDS[None]}), everything(model)
@@ -856,3 +895,17 @@ def test_an_encoder_runs_no_code_of_others(tmp_path):
     with pytest.raises(ValueError):
         Encoder(tmp_path)
     assert not ran.exists()
+
+
+@pytest.mark.parametrize("size", [40, 65, 100, 4096])
+@pytest.mark.parametrize("window", ["both", "half", "none"])
+def test_windows_that_are_longer_than_the_check_are_no_reason_to_refuse(size, window):
+    sizes = dict(vocab_size=90, hidden_size=16, intermediate_size=16, num_hidden_layers=1)
+    config = transformers.MistralConfig(
+        **sizes, num_attention_heads=2, num_key_value_heads=1, sliding_window=size
+    )
+    model = transformers.MistralModel(config).eval()
+    opened = make_bidirectional(model, window)
+    check_bidirectional(model)
+    seen = {"both": size, "half": size // 2, "none": None}[window] if size <= 64 else None
+    assert opened.widths == [seen] and opened.undo() is model

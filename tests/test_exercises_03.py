@@ -70,10 +70,10 @@ def cut_away(q, k, v, valid):
 @pytest.mark.parametrize(
     ("attend", "line"),
     [
-        (attention(both_axes), "You hid the pads' queries as well"),
+        (attention(both_axes), "If you hid the pads' queries as well"),
         (attention(zero=True), "a zero vector is still a key"),
         (attention(outputs=True), "you hid what the pads say, not what they show"),
-        (attention(), "you hid what the pads say, not what they show"),
+        (attention(), "you hid nothing"),
         (attention(wrong_side), "True means real in `valid`"),
         (attention(keys, scale=False), "square root of C"),
         (attention(keys, low=-1.0), "content of the pads still moves"),
@@ -138,6 +138,16 @@ def pads_too(model):
     return beside(model, asked=8)
 
 
+def first_and_last(model):
+    mask = (torch.arange(8) < 6).long()[None]
+    return all(bool(moved(model, j, m)[i]) for m in (None, mask) for i, j in ((0, 5), (5, 0)))
+
+
+def only_beside(model):
+    mask = (torch.arange(8) < 6).long()[None]
+    return all(bool(moved(model, j, mask)[:6].all()) for j in range(6))
+
+
 def first_row_beside(model):
     """Asks with pads, and looks where a causal model answers, too."""
     mask = (torch.arange(8) < 6).long()[None]
@@ -152,7 +162,9 @@ def first_row_beside(model):
         (last_row, "The last word sees everything"),
         (neighbour, "one word ahead and no further"),
         (alone, "you never asked with pads"),
-        (mask_of_ones, "you never asked with pads"),
+        (mask_of_ones, "causal when it is given a text and no attention_mask"),
+        (first_and_last, "one word in the middle does not see its neighbour"),
+        (only_beside, "causal when it is given a text and no attention_mask"),
         (first_row_beside, "causal in a padded batch, and your test passes it"),
         (pads_too, "refuses a model that is open. Do you ask the pads"),
         (lambda model: False, "refuses a model that is open"),
@@ -181,7 +193,7 @@ def test_another_right_test_passes():
         ({"layer": 2, "words": "newest"}, "not only its neighbour"),
         ({"layer": 2, "words": "none"}, "every old word sees the new one"),
         ({"layer": 2, "words": 5}, "whose keys change"),
-        ({"layer": "2", "words": "all"}, "count the layers from the bottom"),
+        ({"layer": "2", "words": "all"}, "whole number; 1 is the first layer"),
         ({"layer": 2}, "give"),
     ],
 )

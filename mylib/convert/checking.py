@@ -76,6 +76,8 @@ def by_token(model: PreTrainedModel) -> PreTrainedModel:
 
 def text(model: PreTrainedModel) -> Tensor:
     """Different token ids, long enough to show every short window of the model."""
+    if (opened := getattr(model, "opened", None)) is not None:
+        return some_ids(model, opened.length)  # as long as when its windows were measured
     length = max([LENGTH, *(window + 4 for window in declared_windows(model))])
     most = getattr(model.config, "max_position_embeddings", None) or length
     return some_ids(model, min(length, most, model.config.vocab_size - 2))

@@ -48,12 +48,14 @@ class _Already(ValueError):
 class Opened:
     """A model that `make_bidirectional` opened, and the way back.
 
-    ``window`` as asked for; ``widths``: how far each layer sees to either side now, None = all.
+    ``window`` as asked for; ``widths``: how far each layer sees to either side now, None = all
+    (or further than a text of ``length`` tokens, that of the check, can show).
     """
 
     model: PreTrainedModel
     window: Window
     widths: list[int | None] = field(default_factory=list)
+    length: int = 0
     _old: list[tuple[Any, str, Any]] = field(default_factory=list, repr=False)
     _hooks: list[Any] = field(default_factory=list, repr=False)
 
@@ -170,6 +172,7 @@ def _open(opened: Opened) -> None:
             opened.put(config, "is_causal", True)
         for name, value in (saved or {}).items():
             opened.put(config, name, value)
+    length = len(text(model))
     try:
         trained = causal_windows(model)
     except NotBidirectional:
@@ -192,6 +195,7 @@ def _open(opened: Opened) -> None:
     for part in {id(m): m for m in (model, model.base_model)}.values():
         opened.put(part, "generate", _refuse_generation)
         opened._hooks.append(part.register_forward_pre_hook(_refuse_inputs, with_kwargs=True))
+    opened.length = length
     opened.widths = [_width(window, opened.window) for window in trained]
     opened.put(model, "opened", opened)
 

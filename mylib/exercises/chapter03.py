@@ -43,8 +43,9 @@ def check_pads(attend: Callable[..., Tensor]) -> None:
     expect(found.shape == q.shape, f"outputs are {tuple(q.shape)}, yours {tuple(found.shape)}")
     expect(
         not found.isnan().any(),
-        "NaN: some query may look at nobody. You hid the pads' queries as well as their keys; hide "
-        "the keys only, what stands at a pad is read by nobody",
+        "NaN: some query may look at nobody. If you hid the pads' queries as well, hide keys only: "
+        "what stands at a pad is read by nobody. If not: is `valid` the right way round, the "
+        "softmax over the last dimension, and no triangle in the scores?",
     )
     wanted = _right(q, k, v, valid)
     real = found[valid]
@@ -62,6 +63,10 @@ def check_pads(attend: Callable[..., Tensor]) -> None:
         not torch.allclose(real, still_there, atol=1e-5),
         "a zero vector is still a key: its score is 0, and the softmax gives it a share. Hide the "
         "pads' scores, not their vectors",
+    )
+    expect(
+        not torch.allclose(found, F.scaled_dot_product_attention(q, k, v), atol=1e-5),
+        "you hid nothing: the real words still read the pads",
     )
     expect(
         not torch.allclose(real, unmasked, atol=1e-5),
@@ -115,31 +120,41 @@ def _of_zoo(name: str, backend: str, convert: Callable) -> Callable[..., Tensor]
     return call
 
 
-def _limited(reach: int) -> Callable[..., Tensor]:
-    """Every word sees all words on its left, and ``reach`` on its right; -1 = itself only."""
-    model = zoo.tiny("llama", "eager")
+def _by_hand(allowed: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """One layer under a mask made by hand: ``allowed(query, key)``; nobody sees a pad."""
+    model = zoo.tiny("llama", "eager", layers=1)
 
     def call(ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        time = ids.shape[1]
-        ahead = torch.arange(time)[None, :] - torch.arange(time)[:, None]
-        visible = (ahead == 0) if reach < 0 else (ahead <= reach)
-        visible = visible.expand(len(ids), 1, time, time)
+        at = torch.arange(ids.shape[1])
+        visible = allowed(at[:, None], at[None, :]).expand(len(ids), 1, -1, -1)
         if attention_mask is not None:
             visible = visible & attention_mask.bool()[:, None, None, :]
-            visible = visible | torch.eye(time, dtype=torch.bool)
+            visible = visible | torch.eye(len(at), dtype=torch.bool)
         closed = torch.zeros(visible.shape).masked_fill(~visible, torch.finfo().min)
         return model(ids, attention_mask=closed, use_cache=False).logits
 
     return call
 
 
+def _closed_alone() -> Callable[..., Tensor]:
+    """Causal without an attention_mask and open with one: as GPT-2 once was under the switch."""
+    closed, opened = _by_hand(lambda q, k: k <= q), _by_hand(lambda q, k: (k >= 0) & (q >= 0))
+
+    def call(ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        return (closed if attention_mask is None else opened)(ids, attention_mask)
+
+    return call
+
+
 def sealed_models() -> list[Sealed]:
-    """The models of exercise 3.2: four that are not open, and two that are."""
+    """The models of exercise 3.2: six that are not open, and two that are."""
     return [
-        Sealed("deaf", _limited(-1), False),
+        Sealed("deaf", _by_hand(lambda q, k: q == k), False),
         Sealed("untouched", _of_zoo("llama", "sdpa", lambda model: None), False),
-        Sealed("one ahead", _limited(1), False),
+        Sealed("one ahead", _by_hand(lambda q, k: k <= q + 1), False),
+        Sealed("one pair", _by_hand(lambda q, k: (q != 2) | (k != 3)), False),
         Sealed("flag only", _of_zoo("llama", "sdpa", flag_only), False),
+        Sealed("closed alone", _closed_alone(), False),
         Sealed("opened, sdpa", _of_zoo("llama", "sdpa", make_bidirectional), True),
         Sealed("opened, eager", _of_zoo("gpt2", "eager", make_bidirectional), True),
     ]
@@ -171,6 +186,16 @@ def check_is_open(is_open: Callable[[Callable], bool]) -> None:
         not said["one ahead"],
         "your test passes a model that sees one word ahead and no further: try each pair",
     )
+    expect(
+        not said["one pair"],
+        "your test passes a model in which one word in the middle does not see its neighbour: try "
+        "each pair",
+    )
+    expect(
+        not said["closed alone"],
+        "your test passes a model that is open in a padded batch, and causal when it is given a "
+        "text and no attention_mask",
+    )
     if said["flag only"]:
         padded = models["flag only"].padded
         expect(
@@ -184,7 +209,8 @@ def check_is_open(is_open: Callable[[Callable], bool]) -> None:
         expect(
             said[name],
             "your test refuses a model that is open. Do you ask the pads, too? Nobody sees a pad, "
-            "and what a pad itself sees does not matter. Does your text fit: 64 tokens, ids 0..63?",
+            "and what a pad itself sees does not matter. Is the new word always another word than "
+            "the old one? Does your text fit: 64 tokens, ids 0..63?",
         )
 
 
@@ -201,9 +227,7 @@ def check_cache(answer: dict) -> None:
     layer, words = answer["layer"], answer["words"]
     if layer is Ellipsis or words is Ellipsis:
         raise NotImplementedError
-    expect(
-        isinstance(layer, int) and layer >= 0, "count the layers from the bottom: 1 is the first"
-    )
+    expect(isinstance(layer, int) and layer >= 0, "layer is a whole number; 1 is the first layer")
     expect(
         words in ("newest", "all", "none"),
         'whose keys change: "newest" (the last word before the new one), "all" or "none"',

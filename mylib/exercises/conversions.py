@@ -146,12 +146,12 @@ def check_parity(parity: Callable) -> None:
     lines = {
         "C": "C is accepted, and all its layers are the last one (the plain loop). Its pattern is "
         "perfect: compare the numbers",
+        "D": "D is accepted: alone it is right, and beside a longer text it is causal. Your texts "
+        "have no pads",
         "F": "F is accepted, and beside pads it gives NaN. NaN > limit is False, and so is "
         "NaN < limit: ask so that NaN fails",
         "G": "G is accepted: its favourites are those of the reference, its numbers are not. The "
         "argmax is no test of parity",
-        "D": "D is accepted: alone it is right, and beside a longer text it is causal. Your texts "
-        "have no pads",
         "E": "E is accepted: it takes all pads to stand at the end. Your pads always do",
     }
     for name, line in lines.items():
@@ -192,7 +192,7 @@ def _check_mask(mask: object, valid: Tensor, dtype: torch.dtype) -> None:
     pads = valid[:, None, :, None] & ~valid[:, None, None, :]
     seen = weights > 1e-6
     expect(
-        not (seen & pads)[1].all() or (seen & words)[1].any(),
+        not seen[1][pads[1]].any() or seen[1][words[1]].any(),
         "turned over: words see pads and no words. 0 is added where one may look",
     )
     expect(
