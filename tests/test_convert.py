@@ -900,6 +900,8 @@ def test_an_encoder_runs_no_code_of_others(tmp_path):
 @pytest.mark.parametrize("size", [40, 65, 100, 4096])
 @pytest.mark.parametrize("window", ["both", "half", "none"])
 def test_windows_that_are_longer_than_the_check_are_no_reason_to_refuse(size, window):
+    import transformers
+
     sizes = dict(vocab_size=90, hidden_size=16, intermediate_size=16, num_hidden_layers=1)
     config = transformers.MistralConfig(
         **sizes, num_attention_heads=2, num_key_value_heads=1, sliding_window=size
