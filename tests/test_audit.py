@@ -10,6 +10,7 @@ from torch import nn
 
 from mylib import masks, zoo
 from mylib.__main__ import main
+from mylib.auditing import some_ids
 from mylib.gazette import Gazette
 from mylib.leaks import audit, influence
 from mylib.masks import Mask
@@ -77,6 +78,12 @@ def test_audit_by_any_mask():
     per_head = Mask(lambda b, h, q, k: (k <= q) & (h == 0), "per head")
     with pytest.raises(ValueError, match="differs from head to head"):
         audit(tiny.gpt(), per_head)
+
+
+def test_a_token_may_always_see_itself_past_the_attention():
+    strict = Mask(lambda b, h, q, k: q > k, "strict")
+    assert audit(tiny.gpt(vocab_size=24), strict, mask=strict).ok
+    assert not audit(tiny.gpt(vocab_size=24), strict, mask=masks.bidirectional).ok
 
 
 def test_audit_of_plain_callables():
@@ -272,11 +279,20 @@ def test_round_off_is_called_so():
     assert not future.ok and "round-off" not in str(future)
 
 
+def test_the_text_holds_no_pad():
+    model = zoo.tiny("gpt2")
+    for pad, wanted in ((0, [1, 2, 3]), (1, [2, 3, 4]), (3, [1, 2, 4]), (None, [1, 2, 3])):
+        model.config.pad_token_id = pad
+        assert some_ids(model, 3).tolist() == wanted
+
+
 def test_what_tells_the_length():
     report = audit(Toy(lambda self, x: x.cumsum(1) / x.shape[1]), "causal", IDS)
     assert report.problems == ["cut after token 2: output 0 changes, so something tells the length"]
-    at_the_end = Toy(lambda self, x: x.cumsum(1) + (x.shape[1] == T))
-    assert not audit(at_the_end, "causal", IDS).ok
+    # It is cut at two places: of seven tokens, after three and after six.
+    for changed in (lambda length: length % 2 == 0, lambda length: length < 5):
+        model = Toy(lambda self, x, changed=changed: x.cumsum(1) + changed(x.shape[1]))
+        assert not audit(model, "causal", IDS).ok
     # Only where nothing later may be seen: another model may know how long its text is.
     assert audit(Toy(lambda self, x: x.sum(1, keepdim=True) / x + 1), "bidirectional", IDS).ok
 

@@ -191,6 +191,12 @@ def test_a_row_of_a_batch():
     assert torch.equal(layer_influence(model, two, row=1)["layers.mix"], LOWER)
 
 
+def test_what_a_module_received_is_kept_from_its_own_hands():
+    model = Net(mix=lambda x: x.copy_(x.cumsum(1)))
+    (each,) = mixers(model, IDS)
+    assert torch.equal(each.args[0], model.embed(IDS))
+
+
 def test_one_token_mixes_with_nobody():
     assert mixers(Net(mix=lambda x: x.cumsum(1)), IDS[:, :1]) == []
     assert len(mixers(Net(mix=lambda x: x.cumsum(1)), IDS[:, :2])) == 1
