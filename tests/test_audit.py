@@ -6,7 +6,6 @@ import time
 import pytest
 import tiny
 import torch
-from torch import nn
 
 from mylib import masks, zoo
 from mylib.__main__ import main
@@ -22,23 +21,7 @@ IDS = torch.arange(6, 6 + T)
 EYE = torch.eye(3, dtype=torch.bool)
 
 
-class Toy(nn.Module):
-    """An embedding, then whatever a test does to its (B, T, 8)."""
-
-    def __init__(self, then, **layers):
-        super().__init__()
-        self.embed = nn.Embedding(24, 8)
-        nn.init.normal_(self.embed.weight, generator=torch.Generator().manual_seed(0))
-        self.then, self.layers = then, nn.ModuleDict(layers)
-
-    def get_input_embeddings(self):
-        return self.embed
-
-    def forward(self, ids):
-        return self.then(self, self.embed(ids))
-
-
-class Padded(Toy):
+class Padded(tiny.Toy):
     """The same, also told which tokens are real: (B, T, 1) of ones and zeros."""
 
     def forward(self, ids, attention_mask=None):
@@ -259,7 +242,7 @@ def test_expert_choice_is_found():
         taken = torch.zeros_like(scores).scatter(1, best, 1.0)
         return x.cumsum(1) + taken[..., None]
 
-    model = Toy(expert_choice)
+    model = tiny.Toy(expert_choice)
     assert not influence(model, IDS).triu(1).any()  # no gradient goes through a choice
     report = audit(model, "causal", IDS)
     assert not report.ok and report.problems[0].startswith("whole model, one row: token")
@@ -273,9 +256,11 @@ def test_round_off_is_called_so():
         product = torch.fft.rfft(x, size, dim=1) * torch.fft.rfft(kernel, size)[None, :, None]
         return torch.fft.irfft(product, size, dim=1)[:, : x.shape[1]]
 
-    report = audit(Toy(by_fourier), "causal", IDS)
+    report = audit(tiny.Toy(by_fourier), "causal", IDS)
     assert "of the strongest: round-off?)" in report.problems[0]
-    future = audit(Toy(lambda self, x: x.cumsum(1) + 1e-3 * x.sum(1, keepdim=True)), "causal", IDS)
+    future = audit(
+        tiny.Toy(lambda self, x: x.cumsum(1) + 1e-3 * x.sum(1, keepdim=True)), "causal", IDS
+    )
     assert not future.ok and "round-off" not in str(future)
 
 
@@ -287,14 +272,14 @@ def test_the_text_holds_no_pad():
 
 
 def test_what_tells_the_length():
-    report = audit(Toy(lambda self, x: x.cumsum(1) / x.shape[1]), "causal", IDS)
+    report = audit(tiny.Toy(lambda self, x: x.cumsum(1) / x.shape[1]), "causal", IDS)
     assert report.problems == ["cut after token 2: output 0 changes, so something tells the length"]
     # It is cut at two places: of seven tokens, after three and after six.
     for changed in (lambda length: length % 2 == 0, lambda length: length < 5):
-        model = Toy(lambda self, x, changed=changed: x.cumsum(1) + changed(x.shape[1]))
+        model = tiny.Toy(lambda self, x, changed=changed: x.cumsum(1) + changed(x.shape[1]))
         assert not audit(model, "causal", IDS).ok
     # Only where nothing later may be seen: another model may know how long its text is.
-    assert audit(Toy(lambda self, x: x.sum(1, keepdim=True) / x + 1), "bidirectional", IDS).ok
+    assert audit(tiny.Toy(lambda self, x: x.sum(1, keepdim=True) / x + 1), "bidirectional", IDS).ok
 
 
 # -- the report --------------------------------------------------------------------------------

@@ -83,12 +83,12 @@ def takes_positions(model):
     return "position_ids" in inspect.signature(model.forward).parameters
 
 
-def outputs(model, given):
+def outputs(model, given, row=0):
     with torch.no_grad():
         out = model(**given)
     found = out["logits"] if "logits" in out else out["last_hidden_state"]
     assert found.isfinite().all()
-    return found[0].double()
+    return found[row].double()
 
 
 def moved(changed, plain):
@@ -98,14 +98,16 @@ def moved(changed, plain):
 
 def by_tokens(model, case):
     """[i, j]: another token at j moves output i of the whole model."""
-    valid, given = batch(model, case)
-    plain = outputs(model, given)
-    columns = []
-    for j in range(T):
-        row = IDS.clone()
-        row[j] += 3
-        columns.append(moved(outputs(model, batch(model, case, row)[1]), plain))
-    return valid, torch.stack(columns, 1)
+    swapped = [IDS + 3 * (torch.arange(T) == j) for j in range(T)]
+    valid, plain = batch(model, case)
+    given = [batch(model, case, row)[1] for row in swapped]
+    if case == "one row":  # alone is alone
+        whole = outputs(model, plain)
+        return valid, torch.stack([moved(outputs(model, each), whole) for each in given], 1)
+    # Beside pads all at once: the texts in the even rows, a full neighbour in the odd ones.
+    together = {key: torch.cat([each[key] for each in (plain, *given)]) for key in plain}
+    every = outputs(model, together, slice(0, None, 2))
+    return valid, torch.stack([moved(each, every[0]) for each in every[1:]], 1)
 
 
 def blocks(model):
@@ -287,7 +289,7 @@ def test_windows_are_exact_and_survive_folders(name, tmp_path):
         logits = outputs(model, {"input_ids": IDS[None]})
         folder = tmp_path / first
         model.save_pretrained(folder)
-        for second in wanted:
+        for second in (first, {"both": "half", "half": "none", "none": "half"}[first]):
             again = type(model).from_pretrained(folder, attn_implementation=backend).eval()
             if second == first:  # the folder itself remembers
                 kept = torch.equal(outputs(again, {"input_ids": IDS[None]}), logits)
@@ -538,7 +540,7 @@ def test_modes_stay(training):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2"])
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_other_precisions(name, dtype):
     model = tiny(name).to(dtype)
     with pytest.raises(NotBidirectional):

@@ -118,21 +118,8 @@ def test_layers_show_themselves_and_windows_show_their_band():
 # -- known traps -------------------------------------------------------------------------------
 
 
-class Toy(nn.Module):
-    """An embedding, then whatever a test does to its (B, T, 8)."""
-
-    def __init__(self, then, **layers):
-        super().__init__()
-        self.embed = nn.Embedding(24, 8)
-        nn.init.normal_(self.embed.weight, generator=torch.Generator().manual_seed(0))
-        self.then, self.layers = then, nn.ModuleDict(layers)
-
-    def forward(self, ids):
-        return self.then(self, self.embed(ids))
-
-
 def test_a_layer_norm_at_the_end_hides_nothing():
-    model = Toy(lambda self, x: self.layers["norm"](x.cumsum(1)), norm=nn.LayerNorm(8))
+    model = tiny.Toy(lambda self, x: self.layers["norm"](x.cumsum(1)), norm=nn.LayerNorm(8))
     x = model.embed(IDS[None]).detach().requires_grad_(True)
     (flat,) = torch.autograd.grad(model.then(model, x)[0, 3].sum(), x)
     assert flat.abs().max() < 1e-5  # the trap: the sum of a layer norm's output is constant
@@ -156,7 +143,7 @@ def test_dropout_is_off_and_every_mode_comes_back():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_nan_is_refused(bad):
-    model = Toy(lambda self, x: x + torch.tensor([bad] + [1.0] * (x.shape[1] - 1))[:, None])
+    model = tiny.Toy(lambda self, x: x + torch.tensor([bad] + [1.0] * (x.shape[1] - 1))[:, None])
     for ask in (influence, prefix_invariance):
         with pytest.raises(ValueError, match="NaN or infinite"):
             ask(model, IDS)
@@ -166,13 +153,13 @@ def test_nan_is_refused(bad):
     broken.h[1].attn.c_attn.bias.data[-1] = math.nan
     with pytest.raises(ValueError, match="NaN"):
         layer_influence(broken, IDS)
-    root = Toy(lambda self, x: (x - x).abs().sqrt() + x)  # finite, but its gradient is not
+    root = tiny.Toy(lambda self, x: (x - x).abs().sqrt() + x)  # finite, but its gradient is not
     with pytest.raises(ValueError, match="gradient of output 0"):
         influence(root, IDS)
 
 
 def test_a_substitute_has_another_embedding():
-    model = Toy(lambda self, x: x.cumsum(1))
+    model = tiny.Toy(lambda self, x: x.cumsum(1))
     model.embed.weight.data[:23] = model.embed.weight.data[0].clone()  # all tied but the last
     seen = influence(model, IDS, probe="substitution")
     assert torch.equal(seen, LOWER)
@@ -183,10 +170,10 @@ def test_a_substitute_has_another_embedding():
 
 def test_a_batch_norm_over_time_leaks_in_training_only():
     norm = nn.BatchNorm1d(8)
-    model = Toy(lambda self, x: self.layers["norm"](x.cumsum(1).mT).mT, norm=norm)
+    model = tiny.Toy(lambda self, x: self.layers["norm"](x.cumsum(1).mT).mT, norm=norm)
     before = {name: value.clone() for name, value in norm.named_buffers()}
     model.eval()
-    frozen = Toy(lambda self, x: nn.functional.batch_norm(
+    frozen = tiny.Toy(lambda self, x: nn.functional.batch_norm(
         x.cumsum(1).mT, norm.running_mean, norm.running_var).mT)  # fmt: skip
     assert torch.equal(influence(frozen, IDS), LOWER)
     assert influence(model, IDS).all()
@@ -206,15 +193,15 @@ def test_positions_from_the_right_are_seen_by_prefixes_only():
 
 
 def test_statistics_pooled_over_the_text():
-    pooled = Toy(lambda self, x: x.cumsum(1) / x.square().mean(1, keepdim=True))
+    pooled = tiny.Toy(lambda self, x: x.cumsum(1) / x.square().mean(1, keepdim=True))
     assert influence(pooled, IDS).all() and prefix_invariance(pooled, IDS).any()
     # The length alone is a statistic that no token carries.
-    length = Toy(lambda self, x: x.cumsum(1) / x.shape[1])
+    length = tiny.Toy(lambda self, x: x.cumsum(1) / x.shape[1])
     assert torch.equal(influence(length, IDS), LOWER) and prefix_invariance(length, IDS).any()
 
 
 def test_what_a_gradient_does_not_see_a_substitution_does():
-    dead = Toy(lambda self, x: (x.cumsum(1) > 0).float() + 0 * x)
+    dead = tiny.Toy(lambda self, x: (x.cumsum(1) > 0).float() + 0 * x)
     assert torch.equal(influence(dead, IDS), torch.zeros(T, T).bool())
     seen = influence(dead, IDS, probe="substitution")
     assert seen.any() and not (seen & ~LOWER).any()

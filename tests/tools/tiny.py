@@ -1,6 +1,7 @@
 """Models and masks small enough that a test can look at all of them."""
 
 import torch
+from torch import nn
 
 from mylib import masks
 from mylib.masks import Mask
@@ -22,6 +23,19 @@ def gpt(seed=0, *, scale=0.3, **sizes):
         if "ln_" in name and name.endswith("weight"):
             weight.data += 1
     return model
+
+
+class Toy(nn.Module):
+    """An embedding, then whatever a test does to its (B, T, 8)."""
+
+    def __init__(self, then, **layers):
+        super().__init__()
+        self.embed = nn.Embedding(24, 8)
+        nn.init.normal_(self.embed.weight, generator=torch.Generator().manual_seed(0))
+        self.then, self.layers = then, nn.ModuleDict(layers)
+
+    def forward(self, ids):
+        return self.then(self, self.embed(ids))
 
 
 def ids(batch, time, seed=0, vocab=16):
