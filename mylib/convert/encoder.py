@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .opening import Window, make_bidirectional, require_transformers
@@ -26,14 +28,11 @@ class Encoder(nn.Module):
         require_transformers()
         from transformers import AutoModel
 
-        if str(options.get("attn_implementation", "")).startswith("flash"):
-            import torch
-
-            if not torch.cuda.is_available():
-                raise ValueError(
-                    f"{options['attn_implementation']} does not run on a CPU; leave "
-                    "attn_implementation out, or say 'sdpa'"
-                )
+        backend = str(options.get("attn_implementation", ""))
+        if backend.startswith("flash") and not torch.cuda.is_available():
+            raise ValueError(
+                f"{backend} does not run on a CPU; leave attn_implementation out, or say 'sdpa'"
+            )
         try:
             self.model = AutoModel.from_pretrained(source, trust_remote_code=False, **options)
         except (OSError, ValueError) as error:
@@ -59,8 +58,6 @@ class Encoder(nn.Module):
 
     @property
     def _takes_positions(self) -> bool:
-        import inspect
-
         return "position_ids" in inspect.signature(self.model.forward).parameters
 
     def save(self, folder: str | Path) -> None:
