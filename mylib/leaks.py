@@ -104,6 +104,7 @@ def certificate(
     Raises `ValueError` if an output is asked whose query may look at nobody: it would answer from
     a vector of zeros.
 
+    >>> from mylib.masks import bidirectional
     >>> from mylib.objectives import NextToken
     >>> rows = Rows.padded([torch.arange(6, 10)])
     >>> certificate(NextToken(), rows, layers=3).sound
