@@ -168,7 +168,9 @@ def judge(model, widths):
 
 
 def close(one, other, tolerance=1e-4):
-    torch.testing.assert_close(one, other, rtol=0, atol=tolerance * float(other.abs().max()))
+    torch.testing.assert_close(
+        one, other, rtol=0, atol=tolerance * float(other.detach().abs().max())
+    )
 
 
 def everything(model):
