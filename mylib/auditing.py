@@ -120,6 +120,11 @@ def some_ids(model: Callable, length: int) -> Tensor:
     return torch.tensor(ids, device=None if first is None else first.device)
 
 
+def positions(attention_mask: Tensor) -> Tensor:
+    """Positions (B, T) counted from the first real token of each row; 0 at pads before it."""
+    return (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+
+
 def _expectation(expected: str | Rule | Sequence[Rule]) -> tuple[str, list[Mask]]:
     if isinstance(expected, str):
         if expected not in NAMED:
@@ -155,7 +160,7 @@ def _cases(model: Callable, ids: Tensor, inputs: dict) -> Iterator[Case]:
         attention = torch.stack(marks).long().to(ids.device)
         extra = {"attention_mask": attention}
         if name == "left padding" and "position_ids" in takes and "position_ids" not in inputs:
-            extra["position_ids"] = (attention.cumsum(1) - 1).clamp(min=0)
+            extra["position_ids"] = positions(attention)
         yield Case(name, valid, torch.stack(rows), extra)
 
 
@@ -232,7 +237,7 @@ def _compare(report: Report, where: str, strengths: Tensor, wanted: Tensor, vali
     wrong = (seen != wanted) & valid[:, None]
     # A token's own influence also travels past attention, in the residual stream.
     wrong &= ~(torch.eye(len(seen), dtype=torch.bool) & seen)
-    report.cases[where], report.wanted[where], report.wrong[where] = seen, wanted, wrong
+    report.cases[where], report.wrong[where] = seen, wrong
     if wrong.any():
         i, j = report.pair(where)
         kind = "token" if valid[j] else "the pad at"

@@ -13,13 +13,12 @@ class Report:
     """What `audit` found: ``ok``, every problem in words, and every matrix measured.
 
     ``cases``: by name ("whole model, one row", "h.0.attn, left padding"), bool (T, T), the input j
-    moves the output i. ``wanted``: what it should be. ``wrong``: real outputs where it is not.
+    moves the output i. ``wrong``: the pairs of real outputs that are not as they should be.
     ``notes``: what is worth knowing, although nobody sees what they must not.
     """
 
     expected: str
     cases: dict[str, Tensor] = field(default_factory=dict)
-    wanted: dict[str, Tensor] = field(default_factory=dict)
     wrong: dict[str, Tensor] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

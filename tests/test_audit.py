@@ -332,7 +332,7 @@ def test_the_first_wrong_case_is_a_mixer_if_there_is_one():
     report = Report("causal")
     assert report.ok and report.first is None and report.drawing() == ""
     for name, wrong in (("whole model, x", EYE), ("h.0, x", ~EYE & False), ("h.1, x", EYE)):
-        report.cases[name] = report.wanted[name] = EYE
+        report.cases[name] = EYE
         report.wrong[name] = wrong
     assert report.first == "h.1, x"
     del report.wrong["h.1, x"]

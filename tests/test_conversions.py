@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mylib.exercises import NotSolved, conversions
+from mylib.experiments.opening import flag_only
 from mylib.leaks import layer_influence
 from mylib.zoo import tiny
 
@@ -37,8 +38,7 @@ MASK = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
 
 def flagged(backend):
     model = tiny("llama", backend)
-    for layer in model.model.layers:
-        layer.self_attn.is_causal = False
+    flag_only(model)
     return model
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..auditing import positions
 from .opening import Window, make_bidirectional, require_transformers
 
 
@@ -53,7 +54,7 @@ class Encoder(nn.Module):
         """
         more = {}
         if attention_mask is not None and self._takes_positions:
-            more["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+            more["position_ids"] = positions(attention_mask)
         return self.model(input_ids, attention_mask=attention_mask, **more).last_hidden_state
 
     @property

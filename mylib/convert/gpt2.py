@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from ..masks import bidirectional, causal
 from ..model import GPT, GPTConfig
+from ..probes import evaluating
 
 if TYPE_CHECKING:
     from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
@@ -81,7 +81,6 @@ def to_gpt2(model: GPT) -> GPT2LMHeadModel:
     return theirs.eval()
 
 
-@torch.no_grad()
 def check_gpt2(ours: GPT, theirs: GPT2LMHeadModel | GPT2Model) -> float:
     """Largest difference between the logits of the two, for a few random ids.
 
@@ -107,10 +106,7 @@ def _difference(ours: GPT, theirs: GPT2LMHeadModel | GPT2Model) -> float:
     ids = torch.randint(ours.config.vocab_size, size, generator=chance)
     ids = ids.to(ours.wte.weight.device)
     mask = causal if getattr(theirs.config, "is_causal", True) else bidirectional
-    with ExitStack() as after:
-        for module in (*ours.modules(), *theirs.modules()):  # no dropout; the modes come back
-            after.callback(setattr, module, "training", module.training)
-            module.training = False
+    with evaluating(ours), evaluating(theirs), torch.no_grad():
         out = theirs(ids, attention_mask=torch.ones_like(ids), use_cache=False, return_dict=True)
         # A GPT2Model has no head.
         logits = out.logits if "logits" in out else out.last_hidden_state @ theirs.wte.weight.T

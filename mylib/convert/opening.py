@@ -149,11 +149,15 @@ def _refuse_unsuitable(model: PreTrainedModel) -> None:
         raise ValueError(f"{name} is an encoder with a decoder; its encoder is open already")
     backend = str(model.config._attn_implementation)
     if "flash" in backend and model.device.type == "cpu":
-        raise ValueError(f"{name} asks for {backend}, which does not run on a CPU; load it with "
-                         "attn_implementation='sdpa'")  # fmt: skip
+        raise ValueError(
+            f"{name} asks for {backend}, which does not run on a CPU; load it with "
+            "attn_implementation='sdpa'"
+        )
     if "flex" in backend and model.device.type == "cpu":
-        raise ValueError(f"{name} asks for {backend}, which has no backward on a CPU and cannot "
-                         "be checked there; load it with attn_implementation='sdpa'")  # fmt: skip
+        raise ValueError(
+            f"{name} asks for {backend}, which has no backward on a CPU and cannot "
+            "be checked there; load it with attn_implementation='sdpa'"
+        )
     if not any(
         hasattr(module, "is_causal") or "Attention" in type(module).__name__
         for module in model.modules()

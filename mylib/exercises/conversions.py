@@ -61,12 +61,12 @@ def sealed_pairs() -> dict[str, tuple[Model, Model]]:
     Two are equal at words, five are not. Whoever reads on here knows which.
     """
     from ..convert import make_bidirectional
+    from ..experiments.opening import flag_only
 
     eager = tiny("llama", "eager")
     verified, flagged = tiny("llama"), tiny("llama")
     make_bidirectional(verified)
-    for layer in flagged.model.layers:
-        layer.self_attn.is_causal = False
+    flag_only(flagged)
 
     def reference(ids: Tensor, mask: Tensor) -> Tensor:
         return eager(ids, attention_mask=key_mask(mask.bool(), torch.float32)).logits
