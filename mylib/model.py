@@ -14,6 +14,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -211,6 +212,10 @@ class GPT(nn.Module):
         ``model.head(hidden[asked])`` computes logits only where they are asked for.
         """
         return F.linear(hidden, self.wte.weight)
+
+    def answers(self, batch: Any) -> Tensor:
+        """Logits (N, V) of the outputs that an objective's batch asks, and of no others."""
+        return self.head(self.hidden(batch.inputs, batch.mask, batch.positions)[batch.asked])
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The token embedding (transformers' name for it)."""

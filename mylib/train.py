@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,9 +21,11 @@ import torch
 from torch import Tensor
 
 from .checkpoints import History, restore_run, save_run
-from .model import GPT
+from .evaluation import Model, answer_nll, evaluate, predict
 from .muon import Muon
-from .objectives import Batch, Objective, Rows
+from .objectives import Objective
+
+__all__ = ["History", "answer_nll", "evaluate", "fit", "make_optimizers", "predict", "schedule"]
 
 
 class Source(Protocol):
@@ -32,7 +35,7 @@ class Source(Protocol):
 
 
 def fit(
-    model: GPT,
+    model: Model,
     objective: Objective,
     documents: Source | Sequence[Tensor],
     steps: int,
@@ -49,15 +52,16 @@ def fit(
     save_every: int = 200,
     precision: str = "no",
     progress: bool = True,
-    on_step: Callable[[int, GPT], None] | None = None,
+    on_step: Callable[[int, Model], None] | None = None,
 ) -> History:
     """Train ``model`` in place for ``steps`` steps of ``batch`` documents; returns the history.
 
-    ``documents``: something with ``sample(n, generator)``, or a sequence of 1-D tensors, which is
-    read in a new order every epoch. ``row``: tokens of a packed row (by default the model's
-    positions). The matrices of the blocks are trained by Muon, embeddings, norms and biases by
-    AdamW; the learning rate rises over the first ``warmup`` share of the steps and falls along a
-    cosine to zero (``data/results/optimiser.csv``). ``clip``: greatest gradient norm.
+    ``model``: a `GPT`, or one with a head (`mylib.heads`). ``documents``: something with
+    ``sample(n, generator)``, or a sequence of what the objective takes (1-D tensors, `Tagged`,
+    ...), which is read in a new order every epoch. ``row``: tokens of a packed row (by default the
+    model's positions). The matrices of the blocks are trained by Muon, embeddings, norms, biases
+    and heads by AdamW; the learning rate rises over the first ``warmup`` share of the steps and
+    falls along a cosine to zero (``data/results/optimiser.csv``). ``clip``: greatest gradient norm.
     ``accumulate``: slices a batch is cut into when memory is short. ``precision``: Accelerate's
     ``mixed_precision`` ("no", "bf16", ...).
 
@@ -121,51 +125,13 @@ def fit(
     return history
 
 
-def evaluate(
-    model: GPT,
-    objective: Objective,
-    documents: Sequence[Tensor],
-    generator: torch.Generator | None = None,
-    batch: int = 64,
-    row: int | None = None,
-) -> Tensor:
-    """Summed -log p of each document under an objective, nats (number of documents,).
-
-    One document a row, so that the result can be paired with an oracle's on the same documents.
-    Passes are added; their weights count, discounts of an objective's loss do not. ``row``: tokens
-    of a row; by default the longest document of a batch. Raises `ValueError` where an objective
-    needs a canvas and no ``row`` says how large it is.
-    """
-    if objective.layout != "packed" and row is None:
-        raise ValueError(f"{objective} works on a canvas: say how many tokens it has (row=)")
-    noise = torch.Generator().manual_seed(0) if generator is None else generator
-    was_training, found = model.training, []
-    model.eval()
-    for start in range(0, len(documents), batch):
-        rows = Rows.padded(list(documents[start : start + batch]), row)
-        rows = rows.canvas if objective.layout == "canvas" else rows
-        total = torch.zeros(len(rows.tokens))
-        for each in objective.passes(rows, noise):
-            nll = answer_nll(model, objective, each) * each.weights
-            total.index_add_(0, each.asked.nonzero()[:, 0], nll)
-        found.append(total)
-    model.train(was_training)
-    return torch.cat(found)
-
-
-@torch.no_grad()
-def answer_nll(model: GPT, objective: Objective, batch: Batch) -> Tensor:
-    """-log p of every answer of one pass, nats (N,), float on the CPU."""
-    moved = batch.to(next(model.parameters()).device)
-    return objective.nll(_Asked(model)(moved), moved).float().cpu()
-
-
-def make_optimizers(model: GPT, learning_rate: float, weight_decay: float) -> list:
+def make_optimizers(model: Model, learning_rate: float, weight_decay: float) -> list:
     """Muon for the matrices of the blocks, AdamW for all other parameters.
 
     Muon's updates are scaled to AdamW's size, so that one learning rate serves both.
     """
-    matrices = [p for n, p in model.named_parameters() if n.startswith("h.") and p.dim() == 2]
+    blocks = re.compile(r"(^|\.)h\.\d+\.")  # a GPT's, alone or under a head
+    matrices = [p for n, p in model.named_parameters() if blocks.search(n) and p.dim() == 2]
     inside = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in inside]
     adamw = torch.optim.AdamW(others, learning_rate, (0.9, 0.98), weight_decay=weight_decay)
@@ -209,13 +175,12 @@ def draw(documents: Source | Sequence[Tensor], n: int, seed: int, step: int) -> 
 class _Asked(torch.nn.Module):
     """Logits of the asked outputs only, through ``forward``, where DDP and autocast listen."""
 
-    def __init__(self, model: GPT) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, batch: Any) -> Tensor:
-        hidden = self.model.hidden(batch.inputs, batch.mask, batch.positions)
-        return self.model.head(hidden[batch.asked])
+        return self.model.answers(batch)
 
 
 def _accumulated_loss(net, objective, passes, accelerator, accumulate: int, key) -> float:

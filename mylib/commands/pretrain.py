@@ -14,9 +14,9 @@ import torch
 from ..files import data_path, replacing
 from ..gazette import EDITIONS, Gazette
 from ..model import GPT, GPTConfig
-from ..objectives import Denoising, ForwardBackward, Mixed, NextToken, Objective
+from ..objectives import Denoising, ForwardBackward, MaskedLM, Mixed, NextToken, Objective
 from ..train import fit
-from .measures import measure_causal, measure_mixed
+from .measures import measure_causal, measure_masked, measure_mixed
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Recipe:
 
 RECIPES = {
     "causal": Recipe("sunday", NextToken(), measure_causal, steps=5000),
+    "mlm": Recipe("sunday", MaskedLM(), measure_masked, steps=6000),
     "mixed": Recipe(
         "sunday",
         Mixed(ForwardBackward(p_bw=1.0), Denoising()),

@@ -3,16 +3,26 @@
 from .base import Batch, Objective
 from .denoising import Denoising
 from .directions import ForwardBackward, NextToken, PreviousToken
+from .labels import Answering, Asking, Classifying, Labelled, Tagged, Tagging
+from .masked import MaskedLM, NextMasked
 from .mixed import Mixed
 from .rows import Rows
 
 __all__ = [
+    "Answering",
+    "Asking",
     "Batch",
+    "Classifying",
     "Denoising",
     "ForwardBackward",
+    "Labelled",
+    "MaskedLM",
     "Mixed",
+    "NextMasked",
     "NextToken",
     "Objective",
     "PreviousToken",
     "Rows",
+    "Tagged",
+    "Tagging",
 ]

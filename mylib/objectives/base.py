@@ -95,6 +95,15 @@ class Objective:
         """Documents in the layout this objective is trained on, in rows of ``length``."""
         if self.layout == "packed":
             return Rows.packed(documents, length)
+        return self.alone(documents, length)
+
+    def alone(self, documents: list[Tensor], length: int | None = None) -> Rows:
+        """One document a row, as objectives are evaluated, padded to ``length``.
+
+        Raises `ValueError` where an objective needs a canvas and no ``length`` says how large.
+        """
+        if self.layout != "packed" and length is None:
+            raise ValueError(f"{self} works on a canvas: say how many tokens it has (row=)")
         padded = Rows.padded(documents, length)
         return padded.canvas if self.layout == "canvas" else padded
 

@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .. import tokenizer
 from ..masks import bidirectional, documents, padding
 from ..tokenizer import MASK
 from .base import Batch, Objective
 from .rows import Rows
+from .wrong_words import other_words, replacement_range
 
 
 class Denoising(Objective):
@@ -44,17 +44,14 @@ class Denoising(Objective):
     ) -> None:
         if rates not in ("total", "remaining"):
             raise ValueError(f"rates are of the 'total' or the 'remaining' tokens, not {rates!r}")
-        replacements = tokenizer.lexicon() if replacements is None else replacements
-        if len(replacements) < 2:
-            raise ValueError("a wrong word needs at least 2 replacements to choose from")
-        if replacements.step != 1 or MASK in replacements:
-            raise ValueError(f"replacements are consecutive ids without [MASK], not {replacements}")
         self.keep_mask, self.mask_correct, self.rates = keep_mask, mask_correct, rates
-        self.replacements = replacements
+        self.replacements = replacement_range(replacements, MASK)
 
     def passes(self, rows: Rows, generator: torch.Generator) -> tuple[Batch]:
         masked, wrong = self._noise(rows.valid, generator)
-        inputs = torch.where(wrong, self._other(rows.tokens, generator), rows.tokens)
+        inputs = torch.where(
+            wrong, other_words(rows.tokens, self.replacements, generator), rows.tokens
+        )
         inputs = inputs.masked_fill(masked, MASK)
         asked, clean = rows.valid, rows.valid & ~masked & ~wrong
         place = torch.arange(inputs.shape[1]).expand_as(inputs)
@@ -99,12 +96,3 @@ class Denoising(Objective):
         chance = torch.rand(valid.shape, generator=generator).masked_fill(~valid, 2.0)
         rank = chance.argsort(1).argsort(1)  # a random order of the real tokens, pads last
         return rank < masks, (rank >= masks) & (rank < masks + randoms)
-
-    def _other(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
-        """For every token another one of ``replacements``, each equally likely."""
-        first, size = self.replacements.start, len(self.replacements)
-        place = tokens - first
-        inside = (place >= 0) & (place < size)
-        step = torch.randint(1, size, tokens.shape, generator=generator)
-        free = torch.randint(size, tokens.shape, generator=generator)
-        return first + torch.where(inside, (place + step) % size, free)

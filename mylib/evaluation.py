@@ -1,0 +1,87 @@
+"""What a trained model answers, and what the answers cost: document by document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .model import GPTConfig
+from .objectives import Batch, Objective
+
+
+class Model(Protocol):
+    """What `fit` trains and these functions ask: a `GPT`, or a head of `mylib.heads` on one."""
+
+    config: GPTConfig
+    training: bool
+
+    def answers(self, batch: Any) -> Tensor: ...
+
+
+def evaluate(
+    model: Model,
+    objective: Objective,
+    documents: Sequence,
+    generator: torch.Generator | None = None,
+    batch: int = 64,
+    row: int | None = None,
+) -> Tensor:
+    """Summed -log p of each document under an objective, nats (number of documents,).
+
+    One document a row, so that the result can be paired with an oracle's on the same documents.
+    Passes are added; their weights count, discounts of an objective's loss do not. ``row``: tokens
+    of a row; by default the longest document of a batch. Raises `ValueError` where an objective
+    needs a canvas and no ``row`` says how large it is.
+    """
+    total = torch.zeros(len(documents))
+    for start, each in _passes(model, objective, documents, generator, batch, row):
+        nll = answer_nll(model, objective, each) * each.weights
+        total.index_add_(0, start + each.asked.nonzero()[:, 0], nll)
+    return total
+
+
+@torch.no_grad()
+def predict(
+    model: Model,
+    objective: Objective,
+    documents: Sequence,
+    generator: torch.Generator | None = None,
+    batch: int = 64,
+    row: int | None = None,
+) -> list[Tensor]:
+    """Logits of all asked outputs of each document: a list of float tensors (asked, K).
+
+    One document a row, in the order of the documents and of their outputs; for an objective that
+    makes one pass. Arguments and errors as those of `evaluate`.
+    """
+    found: list[Tensor] = []
+    for start, each in _passes(model, objective, documents, generator, batch, row):
+        if start < len(found):
+            raise ValueError(f"{objective} makes several passes: which one is to be predicted?")
+        moved = each.to(next(model.parameters()).device)
+        found += model.answers(moved).float().cpu().split(each.asked.sum(1).tolist())
+    return found
+
+
+@torch.no_grad()
+def answer_nll(model: Model, objective: Objective, batch: Batch) -> Tensor:
+    """-log p of every answer of one pass, nats (N,), float on the CPU."""
+    moved = batch.to(next(model.parameters()).device)
+    return objective.nll(model.answers(moved), moved).float().cpu()
+
+
+def _passes(model, objective, documents, generator, batch, row) -> Iterator[tuple[int, Batch]]:
+    """Every pass with the number of its first document; the model is in evaluation mode."""
+    noise = torch.Generator().manual_seed(0) if generator is None else generator
+    was_training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(documents), batch):
+            rows = objective.alone(list(documents[start : start + batch]), row)
+            for each in objective.passes(rows, noise):
+                yield start, each
+    finally:
+        model.train(was_training)
