@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mylib import datasets, tokenizer
-from mylib.datasets import CORPORA, Stream, fetch, read_text, tiny_shakespeare
+from mylib import tokenizer
+from mylib.datasets import CORPORA, Stream, fetch, fetching, read_text, tiny_shakespeare
 from mylib.files import cache_dir
 
 # -- text files -----------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_a_damaged_file_is_refused(corpus, monkeypatch):
         ConnectionError, match=r"geese is damaged in the cache: sha256 .*, expected "
     ):
         fetch("geese")  # it would be replaced, but there is no network
-    monkeypatch.setattr(datasets, "_writable", lambda path: False)
+    monkeypatch.setattr(fetching, "_writable", lambda path: False)
     with pytest.raises(ValueError, match=r"geese is damaged in the cache: sha256 .*input\.txt"):
         fetch("geese")
     assert path.read_bytes() == content[:-4]  # not ours to delete

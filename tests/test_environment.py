@@ -12,7 +12,10 @@ COURSE = {
     *("torch", "numpy", "safetensors", "tiktoken", "tqdm", "pooch", "transformers", "accelerate"),
     *("jupyterlab", "ipywidgets", "matplotlib"),
 }
-TESTS = {"nbval", "pytest", "hypothesis", "ruff", "playwright", "pyyaml"}
+TESTS = {
+    *("nbval", "pytest", "hypothesis", "ruff", "playwright", "pyyaml"),
+    *("seqeval", "torchmetrics"),
+}
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,4 @@
-"""Text that nobody here wrote: files, folders, and public corpora, checked by their sha256.
-
-Public corpora are kept in `cache_dir()` (``MYLIB_CACHE``). What is there is used without a
-network; what is not is downloaded once, verified, and moved into place whole.
-"""
+"""Plain text: files and folders, Tiny Shakespeare, and windows of a long text."""
 
 from __future__ import annotations
 
@@ -12,51 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import tokenizer
-from .files import cache_dir
-
-# name: (path below the cache, address, sha256)
-CORPORA = {
-    "tinyshakespeare": (
-        "tinyshakespeare/input.txt",
-        "https://raw.githubusercontent.com/karpathy/char-rnn/"
-        "6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt",
-        "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
-    ),
-}
-
-
-def fetch(name: str) -> Path:
-    """The local path of a public corpus; downloaded on first use.
-
-    Raises `ValueError` for an unknown name or bytes that are not the expected ones, and
-    `ConnectionError` without cache and network.
-    """
-    if name not in CORPORA:
-        raise ValueError(f"unknown data set {name!r}; known: {', '.join(sorted(CORPORA))}")
-    import pooch
-
-    below, address, sha256 = CORPORA[name]
-    path, state = cache_dir() / below, "not in the cache"
-    if path.exists():
-        found = pooch.file_hash(str(path))
-        if found == sha256:
-            return path
-        state = f"damaged in the cache: sha256 {found}, expected {sha256}"
-        if not _writable(path):
-            raise ValueError(f"{name} is {state} ({path})")
-    try:
-        return Path(pooch.retrieve(address, sha256, path.name, path.parent, progressbar=False))
-    except OSError as error:  # requests' exceptions are OSErrors
-        raise ConnectionError(
-            f"{name} is {state} ({path}), and could not be downloaded: {error}"
-        ) from None
-
-
-def _writable(path: Path) -> bool:
-    import os
-
-    return os.access(path.parent, os.W_OK)
+from .. import tokenizer
+from .fetching import fetch
 
 
 def tiny_shakespeare() -> str:
