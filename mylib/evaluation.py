@@ -76,7 +76,7 @@ def answer_nll(model: Model, objective: Objective, batch: Batch) -> Tensor:
 def _passes(model, objective, documents, generator, batch, row) -> Iterator[tuple[int, Batch]]:
     """Every pass with the number of its first document; the model is in evaluation mode."""
     noise = torch.Generator().manual_seed(0) if generator is None else generator
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]  # some may be frozen
     model.eval()
     try:
         for start in range(0, len(documents), batch):
@@ -84,4 +84,5 @@ def _passes(model, objective, documents, generator, batch, row) -> Iterator[tupl
             for each in objective.passes(rows, noise):
                 yield start, each
     finally:
-        model.train(was_training)
+        for module, mode in modes:
+            module.training = mode

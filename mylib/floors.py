@@ -9,8 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .evaluation import Model, answer_nll
 from .gazette import Gazette
-from .objectives import Batch
+from .masks import dense
+from .metrics import Interval, bootstrap_over
+from .objectives import Batch, Objective, Rows
+from .probes import evaluating
 from .tokenizer import MASK, PAD
 
 ROWS = 64  # at once: (ROWS, T, V) numbers are held
@@ -19,9 +23,11 @@ ROWS = 64  # at once: (ROWS, T, V) numbers are held
 def answer_floor(gazette: Gazette, batch: Batch) -> Tensor:
     """-log p of every answer given all words that the batch shows, nats (N,), float64.
 
-    The floor of masked objectives, for rows of one document each and for outputs that may look
-    everywhere. Raises `ValueError` where an input shows a wrong word (the oracle would take it for
-    a right one), and for answers that are no clean word.
+    The floor of masked objectives, for rows of one document each whose <eos> is shown, and for
+    outputs that may look everywhere. Raises `ValueError` where an input shows a wrong word (the
+    oracle would take it for a right one), for answers that are no clean word, for a mask that hides
+    some words from some outputs (packed rows among them), and for a text that the grammar cannot
+    write.
     """
     place = torch.arange(batch.inputs.shape[1]).expand_as(batch.inputs)
     right = batch.shown == place
@@ -34,10 +40,47 @@ def answer_floor(gazette: Gazette, batch: Batch) -> Tensor:
         )
     if (batch.source < 0).any():
         raise ValueError("some answers are no clean words: there is no posterior of them")
+    visible = dense(batch.mask, batch.inputs.shape[1], batch=len(batch.inputs))[:, 0]
+    if (right[:, None, :] & ~visible)[batch.asked].any():
+        raise ValueError(f"{batch.mask} hides words from outputs: the floor is that of seeing all")
     owner, found = batch.asked.nonzero()[:, 0], []
     for start in range(0, len(batch.inputs), ROWS):
         some = slice(start, start + ROWS)
-        log_probs = gazette.posterior(batch.inputs[some], visible=right[some]).log_probs
+        log_probs, dead, _ = gazette.posterior(batch.inputs[some], visible=right[some])
+        if dead.any():
+            number = start + int(dead.nonzero()[0])
+            raise ValueError(f"row {number} is no document of edition {gazette.grammar.edition}")
         mine = (owner >= some.start) & (owner < some.stop)
         found.append(log_probs[owner[mine] - start, batch.source[mine], batch.targets[mine]])
     return -torch.cat(found)
+
+
+def answer_counts(
+    model: Model,
+    objective: Objective,
+    documents: list[Tensor],
+    generator: torch.Generator,
+    gazette: Gazette | None = None,
+) -> Tensor:
+    """Answers, the model's nats and the oracle's for each document: float64 (documents, 3).
+
+    For objectives of one pass; the model is asked as `evaluate` asks it, the oracle as
+    `answer_floor`. Without a gazette the third column is 0.
+    """
+    found = torch.zeros(len(documents), 3, dtype=torch.float64)
+    for start in range(0, len(documents), ROWS):
+        rows = Rows.padded(documents[start : start + ROWS])
+        (batch,) = objective.passes(rows, generator)
+        owner = start + batch.asked.nonzero()[:, 0]
+        with evaluating(model):
+            columns = [torch.ones(len(owner)), answer_nll(model, objective, batch)]
+        if gazette is not None:
+            columns.append(answer_floor(gazette, batch))
+        for column, values in enumerate(columns):
+            found[:, column].index_add_(0, owner, values.double())
+    return found
+
+
+def excess_per_answer(counts: Tensor) -> Interval:
+    """Nats per answer that the model needs beyond the oracle, from `answer_counts`, paired."""
+    return bootstrap_over(counts, lambda sums: (sums[:, 1] - sums[:, 2]) / sums[:, 0])

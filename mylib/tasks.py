@@ -27,20 +27,22 @@ def tag_log_probs(
     tag by this is the best that such a reader can do word by word: its accuracy is a ceiling, and
     the F1 of these tags is the ceiling of its kind.
 
-    The order of tags is that of `grammar.TAGS`.
+    The order of tags is that of `grammar.TAGS`. Rounded to 1e-9 nats: two kinds of name may be
+    equally likely, and which of them comes first must not depend on the machine.
     """
     if sees not in ("left", "all"):
         raise ValueError(f"a reader sees 'left' or 'all', not {sees!r}")
     if sees == "all":
         canvas = gazette.canvas(documents)
         whole = gazette.tag_posterior(canvas, torch.ones_like(canvas, dtype=torch.bool)).log()
+        whole = whole.round(decimals=9)
         return [each[1 : len(text) - 1] for each, text in zip(whole, documents, strict=True)]
     found = []
     for text in documents:
         place = torch.arange(len(text) - 2)  # one row for each word: the text up to it
         visible = torch.ones(len(place), len(text), dtype=torch.bool).tril(1)
         tags = gazette.tag_posterior(text.expand(len(place), -1), visible)
-        found.append(tags[place, place + 1].log())
+        found.append(tags[place, place + 1].log().round(decimals=9))
     return found
 
 

@@ -66,6 +66,17 @@ def test_two_floors_keep_their_names_apart():
     assert sides["old 1.10"] == "bottom" and sides["new 1.00"] == "top"
 
 
+def test_each_hole_has_its_bars_and_diamonds():
+    true, mine = torch.tensor([0.5, 0.5]), torch.tensor([0.4, 0.6])
+    one = (WORDS[:1], torch.tensor([1.0]), torch.tensor([0.9]))
+    figure = plots.hole_bars({"a": (WORDS[:2], true, mine), "b": one})
+    first, second = figure.axes
+    assert [round(bar.get_width(), 3) for bar in first.patches] == [0.4, 0.6]
+    assert list(first.lines[0].get_xdata()) == [0.5, 0.5] and len(second.patches) == 1
+    low, high = first.get_ylim()
+    assert low > high and first.get_ylim() == second.get_ylim()  # the first word on top
+
+
 def test_a_row_of_regimes_shows_each_mask():
     cards = [{"name": m.name, "mask": m, "lines": ["says: x"]} for m in (causal, causal_head(2))]
     figure = plots.regime_row(cards)

@@ -18,12 +18,13 @@ COMMANDS = [c.split("#")[0].strip() for c in re.findall(r"^python -m mylib .*$",
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
-    """A folder with the files that the README's reader has: a decoder and a text."""
+    """A folder with the files that the README's reader has: a decoder, a text, tagged sentences."""
     from transformers import LlamaConfig, LlamaModel
 
-    sizes = dict(vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2)
+    sizes = dict(vocab_size=1000, hidden_size=16, intermediate_size=32, num_hidden_layers=2)
     LlamaModel(LlamaConfig(**sizes, num_attention_heads=2)).save_pretrained(tmp_path / "my-decoder")
     (tmp_path / "input.txt").write_text("The late ferry came on time. Nobody believed it.\n" * 200)
+    (tmp_path / "my.conll").write_text("Ada\tB-PER\nlost\tO\na\tO\nwig\tO\n.\tO\n\n" * 8)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -189,6 +189,16 @@ def test_gpt2_from_the_cache(real_data, forgetful, monkeypatch):
     assert pretokens(BRIEF) == tokenizer.regex.findall(encoding._pat_str, BRIEF)
 
 
+def test_the_string_mask_is_no_token_of_gpt2(real_data):
+    """Chapter 04: `encode('[MASK]')[0]` is an opening bracket, not a token for holes."""
+    if not (real_data / "tiktoken").is_dir():
+        pytest.skip(f"no folder tiktoken in {real_data}: GPT-2's vocabulary is not cached")
+    encoding = gpt2_tokenizer()
+    ids = encoding.encode_ordinary("[MASK]")
+    assert encoding.decode([ids[0]]) == "[" and len(ids) > 1
+    assert encoding.encode_ordinary("[1]")[0] == ids[0]  # a real bracket looks like a hole
+
+
 @pytest.mark.parametrize("variable", ["TIKTOKEN_CACHE_DIR", "MYLIB_CACHE"])
 def test_gpt2_without_cache_and_network(forgetful, monkeypatch, tmp_path, variable):
     monkeypatch.delenv("TIKTOKEN_CACHE_DIR")

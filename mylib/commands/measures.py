@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import tokenizer
-from ..floors import answer_floor
+from ..floors import answer_counts, excess_per_answer
 from ..gazette import Gazette
 from ..masks import bidirectional
 from ..metrics import Interval, paired_excess
@@ -89,35 +89,21 @@ def measure_mixed(model: GPT, gazette: Gazette, n: int = 2000, samples: int = 50
 
 
 def measure_masked(model: GPT, gazette: Gazette, n: int = 4000) -> dict:
-    """Excess over the oracle on ``n`` fresh documents, paired, all hidden words shown as [MASK].
+    """Excess over the oracle on ``n`` fresh documents, paired: nats per hidden word.
 
-    ``excess``: nats per hidden word. The interval is over documents; ``excess`` weighs them by
-    their hidden words, as a mean over words does.
+    15 % of the words are hidden, all of them as [MASK].
     """
     fresh = gazette.sample(n, torch.Generator().manual_seed(HELD_OUT))
     objective = MaskedLM(rate=0.15, split=(1, 0, 0))
     chance = torch.Generator().manual_seed(HELD_OUT)
-    counts = torch.zeros(n, 3, dtype=torch.float64)  # hidden words, model's nats, oracle's nats
-    for start in range(0, n, 64):
-        rows = Rows.padded(fresh[start : start + 64])
-        (batch,) = objective.passes(rows, chance)
-        owner = start + batch.asked.nonzero()[:, 0]
-        for column, values in enumerate(
-            (
-                torch.ones(len(owner)),
-                answer_nll(model, objective, batch),
-                answer_floor(gazette, batch),
-            )
-        ):
-            counts[:, column].index_add_(0, owner, values.double())
-    words = counts[:, 0].mean()
-    excess = paired_excess(counts[:, 1] / words, counts[:, 2] / words)
+    counts = answer_counts(model, objective, fresh, chance, gazette)
+    words, _, floor = counts.sum(0).tolist()
     return {
         "units": "nats per hidden word",
-        "floor": round(float(counts[:, 2].mean() / words), 4),
-        **named("excess", excess),
+        "floor": round(floor / words, 4),
+        **named("excess", excess_per_answer(counts)),
         "documents": n,
-        "hidden_words": int(counts[:, 0].sum()),
+        "hidden_words": int(words),
     }
 
 

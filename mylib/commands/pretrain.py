@@ -21,7 +21,10 @@ from .measures import measure_causal, measure_masked, measure_mixed
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one checkpoint is made: its edition, objective and training length."""
+    """How one checkpoint is made: its edition, objective and training length.
+
+    ``start``: the shipped checkpoint it goes on from; random weights if not given.
+    """
 
     edition: str
     objective: Objective
@@ -31,11 +34,11 @@ class Recipe:
     row: int | None = None
     learning_rate: float = 1e-2
     seed: int = 0
+    start: str | None = None
 
 
 RECIPES = {
     "causal": Recipe("sunday", NextToken(), measure_causal, steps=5000),
-    "mlm": Recipe("sunday", MaskedLM(), measure_masked, steps=6000),
     "mixed": Recipe(
         "sunday",
         Mixed(ForwardBackward(p_bw=1.0), Denoising()),
@@ -43,6 +46,15 @@ RECIPES = {
         steps=6000,
         batch=32,
         row=34,
+    ),
+    "mlm": Recipe(
+        "sunday",
+        MaskedLM(rate=0.3),
+        measure_masked,
+        steps=2000,
+        learning_rate=3e-3,
+        seed=1,  # other documents than the mixed model has seen
+        start="mixed",
     ),
 }
 
@@ -70,8 +82,11 @@ def build(name: str, out: Path, steps: int | None = None) -> dict:
     recipe = RECIPES[name]
     steps = recipe.steps if steps is None else steps
     gazette = Gazette.load(recipe.edition)
-    config = GPTConfig(gazette.vocab_size, n_positions=64)
-    model = GPT.init(config, torch.Generator().manual_seed(recipe.seed))
+    if recipe.start:
+        model = GPT.load(data_path(f"checkpoints/{recipe.start}.safetensors"))
+    else:
+        config = GPTConfig(gazette.vocab_size, n_positions=64)
+        model = GPT.init(config, torch.Generator().manual_seed(recipe.seed))
     unfinished = out / f".{name}.run.safetensors"
     fit(
         model,
@@ -100,5 +115,7 @@ def build(name: str, out: Path, steps: int | None = None) -> dict:
 def provenance(recipe: Recipe) -> dict[str, str]:
     """What a checkpoint depends on; a changed grammar or vocabulary makes it stale."""
     files = {"grammar": EDITIONS[recipe.edition], "ranks": "gazette.tiktoken"}
+    if recipe.start:
+        files["start"] = f"checkpoints/{recipe.start}.safetensors"
     hashes = {k: hashlib.sha256(data_path(f).read_bytes()).hexdigest() for k, f in files.items()}
     return {"edition": recipe.edition, "objective": repr(recipe.objective), **hashes}

@@ -35,6 +35,7 @@ class Head(nn.Module):
         self.out = nn.Linear(self.base.config.n_embd, outputs)
         nn.init.normal_(self.out.weight, std=0.02, generator=generator)
         nn.init.zeros_(self.out.bias)
+        self.out.to(next(base.parameters()).device)
 
     @property
     def config(self) -> GPTConfig:
@@ -155,21 +156,31 @@ class Transformers(nn.Module):
             raise TypeError(f"a base is a GPT, a model of transformers or an Encoder, not {found}")
         self.body = model.base_model
         sizes = self.body.config.get_text_config()
+        # Some have no heads, and some have heads of a size that does not add up to the channels.
+        heads = getattr(sizes, "num_attention_heads", None) or 1
         self.config = GPTConfig(
             vocab_size=sizes.vocab_size,
             n_positions=getattr(sizes, "max_position_embeddings", None) or 1 << 20,
             n_embd=sizes.hidden_size,
             n_layer=sizes.num_hidden_layers,
-            n_head=sizes.num_attention_heads,
+            n_head=heads if sizes.hidden_size % heads == 0 else 1,
+            dropout=_most_dropout(sizes.to_dict()),  # `fit` asks whether there is any
         )
         self.looks = self._measured()
 
     def hidden(self, ids: Tensor, mask: Rule, positions: Tensor | None = None) -> Tensor:
         """Final hidden states (B, T, C).
 
-        Raises `ValueError` for a mask that the model does not have, and for positions that do not
-        count from the left.
+        Raises `ValueError` for ids outside the vocabulary, more tokens than the model has
+        positions, a mask that it does not have, and positions that do not count from the left.
         """
+        if ids.shape[1] > self.config.n_positions:
+            raise ValueError(
+                f"the model has {self.config.n_positions} positions, got {ids.shape[1]} tokens"
+            )
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= self.config.vocab_size:
+            raise ValueError(f"ids lie in 0..{self.config.vocab_size - 1}, found {low}..{high}")
         valid = self._real(ids, mask)
         counted = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         if positions is not None and (positions.expand_as(ids) != counted)[valid].any():
@@ -193,10 +204,10 @@ class Transformers(nn.Module):
             )
         return valid
 
-    @torch.enable_grad()
     def _measured(self) -> Rule:
         ids = torch.arange(3, 3 + min(8, self.config.vocab_size - 3, self.config.n_positions))
-        seen = influence(self.body, ids, attention_mask=torch.ones(1, len(ids), dtype=torch.long))
+        ids = ids.to(next(self.body.parameters()).device)
+        seen = influence(self.body, ids, attention_mask=torch.ones_like(ids)[None])
         for mask in (bidirectional, causal):
             if torch.equal(seen, dense(mask, len(ids))[0, 0]):
                 return mask
@@ -204,3 +215,9 @@ class Transformers(nn.Module):
             f"{type(self.body).__name__} is neither causal nor bidirectional; see "
             "mylib.leaks.audit for who sees whom"
         )
+
+
+def _most_dropout(config: dict) -> float:
+    """The greatest dropout rate that a configuration of transformers names, 0 if none."""
+    rates = [v for k, v in config.items() if "drop" in k and type(v) is float]
+    return max((rate for rate in rates if 0 < rate < 1), default=0.0)

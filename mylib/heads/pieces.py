@@ -16,14 +16,16 @@ def align(words: Sequence[str], encoding: tiktoken.Encoding) -> tuple[Tensor, Te
     """Tokens of a sentence, and of each word its first and last token: (T,), (W,), (W,).
 
     The words are joined by single spaces and encoded as one text; a token belongs to every word
-    whose characters it overlaps (`tokenizer.spans`). Raises `ValueError` for a word without any
-    token of its own, such as an empty one.
+    whose characters it overlaps (`tokenizer.spans`). Raises `ValueError` for a sentence without
+    words, and for a word without any token of its own, such as an empty one.
 
     >>> from mylib.tokenizer import load_tokenizer
     >>> ids, first, last = align(["Ada", "lost", "umbrellas"], load_tokenizer())
     >>> (last - first + 1).tolist()
     [1, 1, 6]
     """
+    if not words:
+        raise ValueError("a sentence without words")
     text = " ".join(words)
     found = encoding.encode_ordinary(" " + text)
     places = torch.tensor(spans(encoding, text)).view(-1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -45,8 +46,10 @@ def best_span(
     """The best allowed span: first <= last, both among the candidates, at most ``longest`` tokens.
 
     ``start`` and ``end`` (T,): log p, or logits (a constant changes nothing). ``candidates`` bool
-    (T,); a span may not leave them. Raises `ValueError` for sizes that differ, for no candidate and
-    for ``longest`` below 1.
+    (T,); a span may not leave them. Of equal spans the one that begins first, then the shortest.
+    Where no span has a probability above 0 the margin is -inf. Raises `ValueError` for sizes that
+    differ, for no candidate, a null outside the text, ``longest`` below 1, and for numbers that
+    give no margin (NaN, inf, or a probability of 0 for all spans and for the null).
 
     >>> start, end = torch.tensor([0.0, 1.0, 5.0, 0.0]), torch.tensor([0.0, 4.0, 2.0, 0.0])
     >>> best_span(start, end, torch.tensor([False, True, True, False]), null=3)
@@ -61,6 +64,8 @@ def best_span(
         raise ValueError("no token may be pointed at: there is no candidate")
     if longest is not None and longest < 1:
         raise ValueError(f"a span has at least 1 token, longest={longest}")
+    if not 0 <= null < len(start):
+        raise ValueError(f"null is a token among {len(start)}, got {null}")
     place = torch.arange(len(start))
     length = place[None, :] - place[:, None] + 1
     # A span within the candidates has as many of them as it has tokens.
@@ -69,9 +74,13 @@ def best_span(
     allowed = whole & candidates[None, :] & (length >= 1)
     if longest is not None:
         allowed &= length <= longest
-    score = (start[:, None] + end[None, :]).masked_fill(~allowed, -torch.inf)
-    first, last = divmod(int(score.argmax()), len(start))
-    return Span(first, last, float(score[first, last] - start[null] - end[null]))
+    spans = allowed.nonzero()
+    score = start[spans[:, 0]] + end[spans[:, 1]]
+    best = int(score.argmax())
+    margin = float(score[best] - start[null] - end[null])
+    if math.isnan(margin) or score.isnan().any() or score[best] == torch.inf:
+        raise ValueError("start and end are log p or logits, found NaN, inf, or no p above 0")
+    return Span(*spans[best].tolist(), margin)
 
 
 def read_spans(

@@ -17,7 +17,8 @@ def choose_threshold(margins: Tensor, answered: Tensor, silent: Tensor) -> float
     ``margins`` (N,): those of the best spans, nats; ``answered`` (N,): what each text scores if the
     span is given, ``silent`` (N,) if none is. An answer is given where margin > threshold; the
     threshold is the middle of the best gap between two margins (-inf: always answer, inf: never).
-    Choose it on texts that are neither trained on nor judged on.
+    Choose it on texts that are neither trained on nor judged on. Of equally good thresholds the
+    lowest is given. Raises `ValueError` for sizes that differ, no text, and NaN or inf.
 
     Source: the best-threshold search of SQuAD 2.0 (Rajpurkar, Jia and Liang, "Know What You Don't
     Know: Unanswerable Questions for SQuAD", 2018).
@@ -33,16 +34,21 @@ def choose_threshold(margins: Tensor, answered: Tensor, silent: Tensor) -> float
         )
     if len(margins) == 0:
         raise ValueError("a threshold is chosen on development data; there is none")
+    if not all(t.isfinite().all() for t in (margins, answered, silent)):
+        raise ValueError("margins and scores are finite numbers, found NaN or inf")
     order = margins.argsort()
-    margins, answered, silent = (t.double()[order] for t in (margins, answered, silent))
+    margins, answered, silent = margins[order], answered.double()[order], silent.double()[order]
     zero = torch.zeros(1, dtype=torch.float64)
     # Score if the first n are silent and the others answered, n = 0 ... N.
     rest = answered.flip(0).cumsum(0).flip(0)
     score = torch.cat([zero, silent.cumsum(0)]) + torch.cat([rest, zero])
     edge = torch.full((1,), torch.inf, dtype=torch.float64)
-    between = torch.cat([-edge, (margins[1:] + margins[:-1]) / 2, edge])
+    below, above = margins[:-1], margins[1:]
+    middle = below / 2 + above / 2
+    middle = middle.where(middle < above, below)  # neighbours with no number between them
+    between = torch.cat([-edge, middle.double(), edge])
     # Equal margins cannot be told apart.
-    same = torch.cat([zero, (margins[1:] == margins[:-1]).double(), zero]).bool()
+    same = torch.cat([zero, (above == below).double(), zero]).bool()
     return float(between[score.masked_fill(same, -torch.inf).argmax()])
 
 

@@ -45,12 +45,12 @@ def viterbi(log_probs: Tensor, tags: Sequence[str]) -> list[str]:
     """
     if log_probs.dim() != 2 or log_probs.shape[1] != len(tags):
         raise ValueError(f"log_probs are (words, {len(tags)} tags), got {tuple(log_probs.shape)}")
-    if log_probs.isnan().any():
-        raise ValueError("log_probs hold NaN")
+    if not (log_probs < torch.inf).all():
+        raise ValueError("log_probs hold NaN or inf")
     if len(log_probs) == 0:
         return []
-    first, after = bio_steps(tags)
-    closed = torch.zeros(after.shape, dtype=log_probs.dtype).masked_fill(~after, -torch.inf)
+    first, after = (each.to(log_probs.device) for each in bio_steps(tags))
+    closed = log_probs.new_zeros(after.shape).masked_fill(~after, -torch.inf)
     score = log_probs[0].masked_fill(~first, -torch.inf)
     back = []
     for here in log_probs[1:]:

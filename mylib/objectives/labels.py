@@ -25,7 +25,9 @@ from .rows import Rows
 class Tagged:
     """A document of tokens ``ids`` (T,) whose words have tags: ids ``tags`` (W,) of a tag list.
 
-    ``first`` and ``last`` (W,): the tokens at which each word begins and ends.
+    ``first`` and ``last`` (W,): the tokens at which each word begins and ends. Raises `ValueError`
+    for other numbers of tags and words, for words outside the document or not in its order, and
+    for tags below 0.
     """
 
     ids: Tensor
@@ -40,11 +42,19 @@ class Tagged:
                 f"{len(self.tags)} tags for {len(self.first)} first and {len(self.last)} last "
                 "tokens of words"
             )
-        if (self.first > self.last).any() or _outside(self.last, self.ids):
+        places = f"{self.first.tolist()} to {self.last.tolist()}"
+        inside = (self.first >= 0) & (self.first <= self.last) & (self.last < len(self.ids))
+        if not inside.all():
             raise ValueError(
-                f"words lie from first to last token within {len(self.ids)} tokens, got "
-                f"{self.first.tolist()} to {self.last.tolist()}"
+                f"words lie from first to last token within {len(self.ids)} tokens, got {places}"
             )
+        if any((each.diff() <= 0).any() for each in (self.first, self.last)):
+            # Answers are read off from left to right, so this is the order of the tags, too.
+            raise ValueError(
+                f"words stand in order, no two begin or end at one token, got {places}"
+            )
+        if (self.tags < 0).any():
+            raise ValueError(f"tags are numbers from 0 on, got {self.tags.tolist()}")
 
     def twice(self) -> Tagged:
         """The same text read twice over, its words asked in the second reading.
@@ -134,6 +144,12 @@ class _Labels(Objective):
         # As short as this batch allows: no answer depends on how many pads there are.
         return _LabelledRows(Rows.padded([document.ids for document in documents]), documents)
 
+    def nll(self, logits: Tensor, batch: Batch) -> Tensor:
+        """As `Objective.nll`. Raises `ValueError` for a label that the head does not have."""
+        if (most := int(batch.targets.max())) >= logits.shape[-1]:
+            raise ValueError(f"label {most} for a head of {logits.shape[-1]} outputs")
+        return super().nll(logits, batch)
+
     def _batch(self, rows: Rows, asked: Tensor, targets: Tensor, denominator: float) -> Batch:
         place = torch.arange(rows.tokens.shape[1]).expand_as(rows.tokens)
         return Batch(
@@ -202,7 +218,7 @@ class Answering(_Labels):
         spread[batch.asked] = logits.float()
         log_p = (spread - spread.logsumexp(1, keepdim=True))[batch.asked]
         begins, ends = (batch.targets & bit > 0 for bit in (BEGINS, ENDS))
-        return -(log_p[:, 0] * begins + log_p[:, 1] * ends)
+        return -(log_p[:, 0].where(begins, 0.0) + log_p[:, 1].where(ends, 0.0))
 
 
 class Classifying(_Labels):
@@ -215,7 +231,3 @@ class Classifying(_Labels):
         asked = rows.rows.valid & (rows.rows.from_end == 0)
         targets = torch.tensor([document.label for document in rows.documents])
         return (self._batch(rows.rows, asked, targets, float(len(targets))),)
-
-
-def _outside(places: Tensor, ids: Tensor) -> bool:
-    return bool(((places < 0) | (places >= len(ids))).any())

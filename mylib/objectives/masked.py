@@ -45,7 +45,7 @@ class MaskedLM(Objective):
     ) -> None:
         if not 0 < rate <= 1:
             raise ValueError(f"a rate lies above 0 and is at most 1, got {rate}")
-        if len(split) != 3 or min(split) < 0 or abs(sum(split) - 1) > 1e-6:
+        if len(split) != 3 or not (min(split) >= 0 and abs(sum(split) - 1) <= 1e-6):
             raise ValueError(f"split is three shares (masked, replaced, kept) of 1, got {split}")
         self.rate, self.split, self.mask_token = rate, tuple(split), mask_token
         self.replacements = replacement_range(replacements, mask_token)

@@ -22,7 +22,7 @@ from .palette import (
     VERMILION,
     YELLOW,
 )
-from .text import leak_trellis, loss_on_floor, next_word_bars, surprise_strip
+from .text import hole_bars, leak_trellis, loss_on_floor, next_word_bars, surprise_strip
 
 __all__ = [
     "BLACK",
@@ -37,6 +37,7 @@ __all__ = [
     "VERMILION",
     "YELLOW",
     "audit_picture",
+    "hole_bars",
     "influence_picture",
     "influence_row",
     "leak_trellis",

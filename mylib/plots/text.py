@@ -103,22 +103,44 @@ def next_word_bars(
 ) -> Figure:
     """Probabilities of the next word (N,), or ``what``: the model's bars, the oracle's diamonds."""
     fig, ax = plt.subplots(figsize=(6.4, 0.9 + 0.27 * len(words)))
-    y = range(len(words))
-    if model is not None:
-        ax.barh(y, model.tolist(), color=BLUE, alpha=0.75, height=0.7, label="model")
-    ax.plot(oracle.tolist(), y, "D", mfc="none", mec=BLACK, ms=7, ls="", label="oracle")
-    ax.set_yticks(y, words)
-    ax.invert_yaxis()
-    longest = max(float(oracle.max()), float(model.max()) if model is not None else 0.0)
-    ax.set_xlim(0, 1.08 * longest)
+    _bars(ax, words, oracle, model)
     ax.set_xlabel(
         f"probability of the {what}"
         + (": model (bar), oracle (diamond)" if model is not None else "")
     )
     ax.set_title(title, fontsize=10, loc="left")
-    plain(ax)
     fig.tight_layout()
     return fig
+
+
+def hole_bars(holes: dict[str, tuple[Sequence[str], Tensor, Tensor]], title: str = "") -> Figure:
+    """What may stand in each hole, side by side: title -> words, oracle (N,), model (N,).
+
+    The model's bars, the oracle's diamonds, as in `next_word_bars`; each hole has a scale of its own.
+    """
+    most = max(len(words) for words, _, _ in holes.values())
+    size = (max(3.2 * len(holes), 4.2), 1.3 + 0.24 * most)
+    fig, axes = plt.subplots(1, len(holes), figsize=size, squeeze=False)
+    for ax, (name, (words, oracle, model)) in zip(axes[0], holes.items(), strict=True):
+        _bars(ax, words, oracle, model)
+        ax.set_ylim(most - 0.4, -0.6)
+        ax.set_title(name, fontsize=10, loc="left")
+    fig.suptitle(title, fontsize=10)
+    fig.supxlabel("probability: model (bar), oracle (diamond)", fontsize=10)
+    fig.tight_layout()
+    return fig
+
+
+def _bars(ax, words: Sequence[str], oracle: Tensor, model: Tensor | None) -> None:
+    y = range(len(words))
+    if model is not None:
+        ax.barh(y, model.tolist(), color=BLUE, alpha=0.75, height=0.7)
+    ax.plot(oracle.tolist(), y, "D", mfc="none", mec=BLACK, ms=7, ls="")
+    ax.set_yticks(y, words)
+    ax.invert_yaxis()
+    longest = max(float(oracle.max()), float(model.max()) if model is not None else 0.0)
+    ax.set_xlim(0, 1.08 * longest)
+    plain(ax)
 
 
 def leak_trellis(
