@@ -79,7 +79,8 @@ WRONG_MAKERS = {
     "all labels are -100": lambda tokens, generator: (tokens, torch.full_like(tokens, -100)),
     "two tensors": lambda tokens, generator: (tokens, None),
     "like the tokens": lambda tokens, generator: (tokens, tokens[:, 1:]),
-    "equal generators": maker(noise=torch.Generator().manual_seed(5)),
+    "^equal generators": maker(noise=torch.Generator().manual_seed(5)),
+    "hidden for ever": lambda tokens, generator: maker()(tokens, torch.Generator().manual_seed(0)),
 }
 
 
@@ -130,7 +131,15 @@ def in_place(labels):
     return labels
 
 
+def across_rows(labels):
+    flat = labels.flatten()
+    moved = torch.full_like(flat, -100)
+    moved[:-1] = flat[1:]
+    return moved.view_as(labels)
+
+
 WRONG_MOVES = {
+    "stands behind everything": across_rows,
     "off by one": shifted,
     "hand its answer to the last": lambda labels: labels.roll(-1, 1),
     "nothing has moved": lambda labels: labels.clone(),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mylib.heads import (
@@ -15,6 +15,8 @@ from mylib.heads import (
     windows,
 )
 from mylib.objectives import Answering, Asking
+
+SLOW = [HealthCheck.too_slow]  # a busy machine is no bug
 
 INF = torch.inf
 
@@ -38,7 +40,7 @@ def texts(draw):
     return start, end, candidates, null, draw(st.sampled_from([None, 1, 2, 3, 99]))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250, deadline=None, suppress_health_check=SLOW)
 @given(texts())
 def test_it_is_the_best_of_all_spans(given_text):
     start, end, candidates, null, longest = given_text
@@ -149,7 +151,7 @@ FEW = st.sampled_from([-2.0, -1.0, 0.0, 0.5, 3.0])
 ANY = st.floats(-50, 50, width=32)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250, deadline=None, suppress_health_check=SLOW)
 @given(st.lists(st.tuples(st.one_of(FEW, ANY), SCORES, SCORES), min_size=1, max_size=8))
 def test_no_cut_is_better(rows):
     margins, answered, silent = (torch.tensor(column) for column in zip(*rows, strict=True))
@@ -212,7 +214,7 @@ def test_thresholds_that_cannot_be_chosen(margins, answered, silent, message):
 BEFORE, AFTER = [1, 7, 8, 1], [9, 2]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
 @given(st.integers(1, 30), st.integers(1, 8), st.data())
 def test_windows_cover_the_context_and_every_short_answer(length, room, data):
     stride = data.draw(st.integers(1, room))
@@ -270,7 +272,7 @@ def test_windows_that_cannot_be(change, message):
         windows(**options | change)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
 @given(
     st.integers(3, 20),
     st.integers(0, 10_000),

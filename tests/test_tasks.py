@@ -6,7 +6,7 @@ import brute
 import pytest
 import torch
 from brute import Brute
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from test_gazette import SMALL
 
 from mylib.gazette import EDITIONS, Gazette
@@ -15,7 +15,9 @@ from mylib.questions import Asked, pairs
 from mylib.tasks import asking, likeliest, tag_log_probs, tagged_documents
 from mylib.tokenizer import BOS, EOS, PAD, decode, encode
 
-CLOSE = {"rtol": 0, "atol": 1e-10}
+SLOW = [HealthCheck.too_slow]  # a busy machine is no bug
+
+CLOSE = {"rtol": 0, "atol": 2e-9}  # log p is rounded to nine decimals
 
 
 def chance(seed=0):
@@ -42,7 +44,7 @@ def gazette(request):
 # -- tags --------------------------------------------------------------------------------------
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12, deadline=None, suppress_health_check=SLOW)
 @given(brute.grammars())
 def test_what_is_known_of_the_tags(press, raw):
     gazette, every = press(raw)

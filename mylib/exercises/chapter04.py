@@ -102,6 +102,12 @@ def check_batch_maker(make: Callable[[Tensor, torch.Generator], tuple[Tensor, Te
         )
     one, other = (make(tokens, torch.Generator().manual_seed(s))[0] for s in (3, 3))
     expect(torch.equal(one, other), "equal generators give unequal batches: draw from `generator`")
+    third = make(tokens, torch.Generator().manual_seed(4))[0]
+    expect(
+        not torch.equal(one, third),
+        "unequal generators give equal batches: the same words would be hidden for ever. Draw from "
+        "`generator`",
+    )
 
 
 # -- 4.2 ---------------------------------------------------------------------------------------
@@ -155,8 +161,6 @@ def check_next_position(move: Callable[[Tensor], Tensor]) -> None:
     expect(torch.equal(labels, before), "you changed the labels themselves: make new ones")
     wanted = torch.full_like(labels, IGNORE)
     wanted[0, 1], wanted[0, 4], wanted[1, 0] = 12, 15, 21
-    late = torch.full_like(labels, IGNORE)
-    late[0, 3], late[1, 2] = 12, 21
     expect(not torch.equal(found, labels), "nothing has moved: output i still names word i")
     expect(
         found[0, 3] != 12,
@@ -164,11 +168,11 @@ def check_next_position(move: Callable[[Tensor], Tensor]) -> None:
         "the hole already. Output i must name word i + 1",
     )
     expect(torch.equal(found, wanted), "each answer goes to the output one place before its hole")
-    first = torch.full((1, 4), IGNORE)
-    first[0, 0] = 9
+    first = torch.full((2, 4), IGNORE)
+    first[:, 0] = 9
     found = move(first)
     expect(
-        found[0, -1] != 9,
+        not (found[:, -1] == 9).any(),
         "a hole in the first place has nobody before it to ask; you hand its answer to the last "
         "output, which stands behind everything. Drop it",
     )

@@ -116,7 +116,7 @@ def next_word_bars(
 def hole_bars(holes: dict[str, tuple[Sequence[str], Tensor, Tensor]], title: str = "") -> Figure:
     """What may stand in each hole, side by side: title -> words, oracle (N,), model (N,).
 
-    The model's bars, the oracle's diamonds, as in `next_word_bars`; each hole has a scale of its own.
+    The model's bars, the oracle's diamonds, as in `next_word_bars`; each hole has its own scale.
     """
     most = max(len(words) for words, _, _ in holes.values())
     size = (max(3.2 * len(holes), 4.2), 1.3 + 0.24 * most)

@@ -55,7 +55,7 @@ class HoleExplorer(Panel):
             if not hidden:
                 return "<p>Nothing is hidden, so nothing is asked. Choose a word.</p>"
             text = " ".join("____" if i in hidden else names[i] for i in places)
-            found = guesses(model, gazette, story, hidden)
+            found = guesses(model, gazette, story, hidden, n=17)  # all sixteen names
             shown = dict(list(found.items())[:SHOWN])
             more = f"; the first {SHOWN} holes of {len(hidden)}" if len(hidden) > SHOWN else ""
             figure = plots.hole_bars(
