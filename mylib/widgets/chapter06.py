@@ -19,6 +19,7 @@ from ..objectives import Answering, Asking
 from .panel import Panel, picture
 
 CLOSED = "#DDDDDD"
+LONGEST = 3  # tokens of an answer
 
 
 def span_probs(model: SpanExtractor, mask: Mask, asked: Asking) -> Tensor:
@@ -125,7 +126,8 @@ class EvidenceDial(Panel):
             _dial_lines(line, scores, ceiling, dial)
             fig.tight_layout()
             names = tokenizer.words(asked.ids)
-            best = probs.masked_fill(forbidden(asked), -1).flatten().argmax()
+            long = torch.ones_like(probs).triu(LONGEST).bool()
+            best = probs.masked_fill(forbidden(asked) | long, -1).flatten().argmax()
             start, end = divmod(int(best), len(names))
             points = "no answer" if start == asked.null else " ".join(names[start : end + 1])
             first, last = asked.answer or (0, -1)
@@ -153,13 +155,16 @@ def _dial_lines(ax: Axes, scores: dict, ceiling: tuple[float, float], dial: floa
         here = ends[0] + dial * (ends[1] - ends[0])
         ax.plot((0, 1), ends, color=color, lw=1.5)
         ax.plot([dial], [here], mark, color=color, ms=8)
+        below = ends != max(scores.values())
         ax.annotate(
-            f"{name} {here:.2f}", (dial, here), (0, 8), textcoords="offset points", ha="center"
+            f"{name} {here:.2f}",
+            (dial, here),
+            (0, -18 if below else 8),
+            textcoords="offset points",
+            ha="center",
         )
     ax.plot((0, 1), ceiling, "--", color=plots.BLACK, lw=1.2)
-    ax.annotate(
-        "causal ceiling", (0.02, ceiling[0] + 0.02 * (ceiling[1] - ceiling[0]) - 0.09), fontsize=8
-    )
+    ax.annotate("dashed: causal ceiling", (-0.1, 0.5), fontsize=8)
     ax.set_ylim(0, 1.15)
     ax.set_xlim(-0.15, 1.15)
     ax.set_xlabel("share with evidence right", fontsize=8)
