@@ -84,7 +84,7 @@ def pytest_terminal_summary(terminalreporter, config):
         for name in wall:
             time = verdicts.get(name, "not run to its end")
             terminalreporter.line(f"{name}: {compared[name]} code cells compared, {time}")
-        if config.cache:
+        if getattr(config, "cache", None):  # -p no:cacheprovider: there is none
             config.cache.set("mylib/notebook_seconds", verdicts)
     get = terminalreporter.getreports
     failed = " ".join(report.nodeid for report in [*get("failed"), *get("error")])

@@ -706,10 +706,11 @@ def test_questions_come_in_their_shares(right, none):
 def test_answers_are_where_they_are_said_to_be(edition):
     """By the text alone: what the letter says in words is what the span names."""
     _, gazette = edition
-    says = [  # (a letter, its trouble, where the deciding words stand)
-        (r"[Ww]hat troubles me is the \w+ (\w+)", "left"),
-        (r"The \w+ (\w+) and the \w+ \w+: the first troubles me", "right"),
-        (r"The \w+ \w+ and the \w+ (\w+): the second troubles me", "right"),
+    says = [  # (a letter, its trouble and what can be borne, where the deciding words stand)
+        (r"What troubles me is the \w+ (?P<ill>\w+); I can bear the \w+ (?P<well>\w+)", "left"),
+        (r"I can bear the \w+ (?P<well>\w+); what troubles me is the \w+ (?P<ill>\w+)", "left"),
+        (r"The \w+ (?P<ill>\w+) and the \w+ (?P<well>\w+): the first troubles me", "right"),
+        (r"The \w+ (?P<well>\w+) and the \w+ (?P<ill>\w+): the second troubles me", "right"),
     ]
     known = 0
     for item in gazette.questions(300, chance(5)):
@@ -725,7 +726,8 @@ def test_answers_are_where_they_are_said_to_be(edition):
         word = tokenizer.decode(item.document[first : last + 1].tolist())
         for pattern, side in says:
             if match := re.search(pattern, document):
-                assert (match[1], side) == (word, item.side)
+                wanted = match["well" if question == "What can the writer bear?" else "ill"]
+                assert (wanted, side) == (word, item.side)
                 known += 1
     assert known > 50
 
