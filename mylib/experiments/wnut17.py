@@ -1,6 +1,6 @@
 """Names in social media (WNUT-17): a causal tagger, an opened one, and one that reads twice.
 
-    python -m mylib.experiments.wnut17          (about 30 minutes on one core)
+    python -m mylib.experiments.wnut17          (about 20 minutes on one core)
 
 A small GPT with a token head, from random weights: nothing is pretrained. Tokens are GPT-2's; those
 that occur fewer than 3 times in the training text are replaced by their shape (a space before it or
