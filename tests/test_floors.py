@@ -6,7 +6,6 @@ import brute
 import pytest
 import tiny
 import torch
-from brute import Brute
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +13,6 @@ from mylib import masks
 from mylib.evaluation import evaluate
 from mylib.floors import answer_counts, answer_floor, excess_per_answer
 from mylib.gazette import Gazette
-from mylib.grammar import load_grammar
 from mylib.objectives import (
     Labelled,
     MaskedLM,
@@ -34,18 +32,6 @@ HIDE = (1, 0, 0)
 
 def chance(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture(scope="module")
-def press(tmp_path_factory):
-    path = tmp_path_factory.mktemp("press") / "paper.toml"
-
-    def press(raw):
-        path.write_text(brute.toml(raw), encoding="utf-8")
-        gazette = Gazette(load_grammar(path))
-        return gazette, Brute(raw, gazette.vocab_size)
-
-    return press
 
 
 GAZETTE = Gazette.load()

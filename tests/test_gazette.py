@@ -10,7 +10,6 @@ import brute
 import hypothesis.strategies as st
 import pytest
 import torch
-from brute import Brute
 from hypothesis import given, settings
 from torch.nn.functional import pad
 
@@ -24,19 +23,6 @@ from mylib.tokenizer import BOS, EOS, MASK, PAD
 CLOSE = {"rtol": 0, "atol": 1e-10}
 some = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
-
-
-@pytest.fixture(scope="module")
-def press(tmp_path_factory):
-    """Prints a raw grammar: the Gazette read from its file, and the brute-force one."""
-    path = tmp_path_factory.mktemp("press") / "paper.toml"
-
-    def press(raw):
-        path.write_text(brute.toml(raw), encoding="utf-8")
-        gazette = Gazette(load_grammar(path))
-        return gazette, Brute(raw, gazette.vocab_size)
-
-    return press
 
 
 def chance(seed):

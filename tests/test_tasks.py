@@ -5,12 +5,11 @@ import re
 import brute
 import pytest
 import torch
-from brute import Brute
 from hypothesis import HealthCheck, given, settings
 from test_gazette import SMALL
 
 from mylib.gazette import EDITIONS, Gazette
-from mylib.grammar import TAGS, load_grammar
+from mylib.grammar import TAGS
 from mylib.questions import Asked, pairs
 from mylib.tasks import asking, likeliest, tag_log_probs, tagged_documents
 from mylib.tokenizer import BOS, EOS, PAD, decode, encode
@@ -22,18 +21,6 @@ CLOSE = {"rtol": 0, "atol": 2e-9}  # log p is rounded to nine decimals
 
 def chance(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture(scope="module")
-def press(tmp_path_factory):
-    path = tmp_path_factory.mktemp("press") / "paper.toml"
-
-    def press(raw):
-        path.write_text(brute.toml(raw), encoding="utf-8")
-        gazette = Gazette(load_grammar(path))
-        return gazette, Brute(raw, gazette.vocab_size)
-
-    return press
 
 
 @pytest.fixture(scope="module", params=EDITIONS)
