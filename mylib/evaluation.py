@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .model import GPTConfig
 from .objectives import Batch, Objective
+from .probes import eval_mode
 
 
 class Model(Protocol):
@@ -76,13 +77,8 @@ def answer_nll(model: Model, objective: Objective, batch: Batch) -> Tensor:
 def _passes(model, objective, documents, generator, batch, row) -> Iterator[tuple[int, Batch]]:
     """Every pass with the number of its first document; the model is in evaluation mode."""
     noise = torch.Generator().manual_seed(0) if generator is None else generator
-    modes = [(module, module.training) for module in model.modules()]  # some may be frozen
-    model.eval()
-    try:
+    with eval_mode(model):
         for start in range(0, len(documents), batch):
             rows = objective.alone(list(documents[start : start + batch]), row)
             for each in objective.passes(rows, noise):
                 yield start, each
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -14,7 +14,7 @@ from .gazette import Gazette
 from .masks import dense
 from .metrics import Interval, bootstrap_over
 from .objectives import Batch, Objective, Rows
-from .probes import evaluating
+from .probes import eval_mode
 from .tokenizer import MASK, PAD
 
 ROWS = 64  # at once: (ROWS, T, V) numbers are held
@@ -72,7 +72,7 @@ def answer_counts(
         rows = Rows.padded(documents[start : start + ROWS])
         (batch,) = objective.passes(rows, generator)
         owner = start + batch.asked.nonzero()[:, 0]
-        with evaluating(model):
+        with eval_mode(model):
             columns = [torch.ones(len(owner)), answer_nll(model, objective, batch)]
         if gazette is not None:
             columns.append(answer_floor(gazette, batch))

@@ -10,6 +10,7 @@ import torch
 
 from .evaluation import Model
 from .objectives import Objective
+from .probes import eval_mode
 from .train import fit
 
 
@@ -52,9 +53,8 @@ def fit_patiently(
     def look(step: int, model: Model) -> None:
         if step % steps:
             return
-        model.eval()
-        found = float(score(model))
-        model.train()
+        with eval_mode(model):
+            found = float(score(model))
         if found != found:
             raise ValueError(f"the score is NaN after round {len(scores) + 1}")
         if not scores or found > max(scores):

@@ -254,13 +254,19 @@ def _norms(model: Callable) -> list[nn.Module]:
 @contextmanager
 def evaluating(model: Callable) -> Iterator[None]:
     """Evaluation mode with gradients on, and every module back in its own mode afterwards."""
+    with eval_mode(model), torch.enable_grad():  # the caller may have switched them off
+        yield
+
+
+@contextmanager
+def eval_mode(model: Callable) -> Iterator[None]:
+    """Evaluation mode, and every module back in its own afterwards: some may be frozen."""
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]
     try:
         for module in modules:
             module.training = False
-        with torch.enable_grad():  # the caller may have switched them off
-            yield
+        yield
     finally:
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode

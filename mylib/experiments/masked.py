@@ -84,9 +84,7 @@ def train(table, key, model, objective, source, judge, texts, gazette, steps, ba
 
     def look(step: int, model: GPT) -> None:
         if step in steps:
-            model.eval()
             table.add(**key, step=step, **per_word(model, judge, texts, gazette))
-            model.train()
 
     how = dict(batch=batch, learning_rate=key["rate"], seed=key["seed"], progress=False)
     fit(model, objective, source, steps[-1], on_step=look, **how)

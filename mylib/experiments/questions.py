@@ -92,6 +92,13 @@ def scores(answers: Sequence[str], gold: Sequence[Sequence[str]]) -> tuple[list[
     return matches, sum(token_f1(*pair) for pair in pairs) / len(pairs)
 
 
+def judged(model: SpanExtractor, mask: Mask, askings: Sequence[Asking]) -> dict:
+    """Exact match and F1 of all questions, and the match of each."""
+    matches, f1 = scores(said(model, mask, askings), wanted(askings))
+    em = round(sum(matches) / len(matches), 4)
+    return dict(em=em, f1=round(f1, 4), bits="".join(map(str, matches)))
+
+
 def dial(table: Table, config: GPTConfig, seeds: Sequence[int], sizes: dict) -> None:
     gazette = Gazette.load()
     for seed in seeds:
@@ -104,20 +111,12 @@ def dial(table: Table, config: GPTConfig, seeds: Sequence[int], sizes: dict) -> 
                 if table.has(right=right, reader=name, seed=seed):
                     continue
                 model = new_model(config, seed)
-                texts, judged = (
+                texts, held = (
                     [each.twice() for each in some] if twice else some for some in (known, fresh)
                 )
                 how = dict(batch=32, seed=seed, progress=False)
                 fit(model, Answering(mask), texts, sizes["steps"], **how)
-                matches, f1 = scores(said(model, mask, judged), wanted(judged))
-                table.add(
-                    right=right,
-                    reader=name,
-                    seed=seed,
-                    em=round(sum(matches) / len(matches), 4),
-                    f1=round(f1, 4),
-                    bits="".join(map(str, matches)),
-                )
+                table.add(right=right, reader=name, seed=seed, **judged(model, mask, held))
 
 
 def folds(table: Table, config: GPTConfig, count: int, patience: int, sizes: dict) -> None:
@@ -141,16 +140,13 @@ def folds(table: Table, config: GPTConfig, count: int, patience: int, sizes: dic
             done = fit_patiently(
                 *(model, Answering(mask), known, score), **how, batch=32, seed=fold, progress=False
             )
-            matches, f1 = scores(said(model, mask, held), wanted(held))
             table.add(
                 fold=fold,
                 reader=name,
-                em=round(sum(matches) / len(matches), 4),
-                f1=round(f1, 4),
                 dev=round(max(done.scores), 4),
                 best=done.best,
                 rounds=len(done.scores),
-                bits="".join(map(str, matches)),
+                **judged(model, mask, held),
             )
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..masks import Mask
+from ..masks import Mask, documents, padding
 from .rows import Rows
 
 
@@ -124,6 +124,13 @@ class Objective:
     def __repr__(self) -> str:
         settings = ", ".join(f"{key}={value!r}" for key, value in vars(self).items())
         return f"{type(self).__name__}({settings})"
+
+
+def within(mask: Mask, rows: Rows) -> Mask:
+    """``mask`` within each document of the rows: other documents and padding are seen by nobody."""
+    if rows.is_packed:
+        return mask & documents(rows.document)
+    return mask if rows.valid.all() else mask & padding(rows.valid)
 
 
 def ask(rows: Rows, asked: Tensor, source: Tensor) -> dict:

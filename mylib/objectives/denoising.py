@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..masks import bidirectional, documents, padding
+from ..masks import bidirectional
 from ..tokenizer import MASK
-from .base import Batch, Objective
+from .base import Batch, Objective, within
 from .rows import Rows
 from .wrong_words import other_words, replacement_range
 
@@ -55,15 +55,11 @@ class Denoising(Objective):
         inputs = inputs.masked_fill(masked, MASK)
         asked, clean = rows.valid, rows.valid & ~masked & ~wrong
         place = torch.arange(inputs.shape[1]).expand_as(inputs)
-        if rows.is_packed:
-            mask = documents(rows.document)
-        else:
-            mask = bidirectional if asked.all() else padding(asked)
         count = int(asked.sum())
         return (
             Batch(
                 inputs=inputs,
-                mask=mask,
+                mask=within(bidirectional, rows),
                 positions=rows.position,
                 asked=asked,
                 targets=rows.tokens.masked_fill(wrong, MASK)[asked],

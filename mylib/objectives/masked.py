@@ -7,9 +7,9 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from ..masks import Mask, bidirectional, documents, padding
+from ..masks import Mask, bidirectional
 from ..tokenizer import MASK, SPECIAL_TOKENS
-from .base import Batch, Objective, ask
+from .base import Batch, Objective, ask, within
 from .rows import Rows
 from .wrong_words import other_words, replacement_range
 
@@ -91,17 +91,12 @@ class MaskedLM(Objective):
         kept = (chosen & ~masked & ~wrong)[chosen]
         return Batch(
             inputs=inputs,
-            mask=self._within(rows),
+            mask=within(self.mask, rows),
             positions=rows.position,
             asked=asked,
             **{**answers, "copied": kept},
             shown=place.masked_fill(masked | wrong | ~rows.valid, -1),
         )
-
-    def _within(self, rows: Rows) -> Mask:
-        if rows.is_packed:
-            return self.mask & documents(rows.document)
-        return self.mask if rows.valid.all() else self.mask & padding(rows.valid)
 
 
 class NextMasked(MaskedLM):

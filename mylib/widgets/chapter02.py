@@ -9,7 +9,7 @@ import ipywidgets as widgets
 from .. import plots
 from ..leaks import leak_path
 from ..masks import bidirectional, causal, causal_head, dense, hops, reach, sliding_window
-from .panel import Panel, picture
+from .panel import Panel, buttons, picture
 
 MASKS = {
     "none (bidirectional)": bidirectional,
@@ -52,7 +52,7 @@ class LeakTrellis(Panel):
         wide = {"style": {"description_width": "110px"}, "layout": {"width": "420px"}}
         super().__init__(
             {
-                "mask": widgets.ToggleButtons(options=list(MASKS), description="mask"),
+                "mask": buttons("mask", MASKS),
                 "layers": widgets.IntSlider(value=1, min=1, max=4, description="layers", **wide),
                 "output": widgets.IntSlider(
                     value=0, min=0, max=time - 1, description="output", **wide

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import ipywidgets as widgets
 import torch
 
 from .. import plots, zoo
 from ..masks import bidirectional, dense, sliding_window
 from ..mixers import layer_influence
-from .panel import Panel, picture
+from .panel import Panel, buttons, picture
 
 MODELS = ("llama", "gpt2", "qwen3", "mistral")
 BATCHES = ("one row", "right padding", "left padding")
@@ -81,14 +80,10 @@ class ConversionExplorer(Panel):
 
         super().__init__(
             {
-                "conversion": _buttons("conversion", conversions),
-                "model": _buttons("model", MODELS),
-                "backend": _buttons("attention", zoo.BACKENDS),
-                "batch": _buttons("batch", BATCHES),
+                "conversion": buttons("conversion", conversions),
+                "model": buttons("model", MODELS),
+                "backend": buttons("attention", zoo.BACKENDS),
+                "batch": buttons("batch", BATCHES),
             },
             draw,
         )
-
-
-def _buttons(name: str, options) -> widgets.ToggleButtons:
-    return widgets.ToggleButtons(options=list(options), description=name)

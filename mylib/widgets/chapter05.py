@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import ipywidgets as widgets
 import torch
@@ -14,7 +14,7 @@ from ..gazette import Gazette
 from ..grammar import TAGS
 from ..heads import TokenClassifier
 from ..masks import Rule
-from .panel import Panel, picture
+from .panel import Panel, buttons, picture
 
 KINDS = {"person": "PER", "town": "LOC", "firm": "ORG"}
 
@@ -78,11 +78,11 @@ class GardenPath(Panel):
         wide = {"style": {"description_width": "110px"}, "layout": {"width": "420px"}}
         super().__init__(
             {
-                "story": _buttons("story", list(stories)),
+                "story": buttons("story", stories),
                 "after": widgets.IntSlider(
                     value=0, min=0, max=most, description="words after it", **wide
                 ),
-                "reader": _buttons("reader", list(readers)),
+                "reader": buttons("reader", readers),
             },
             draw,
         )
@@ -93,7 +93,3 @@ def reading(story: Tensor, place: int, after: int) -> str:
     words = tokenizer.words(story[1:-1][: place + after])
     words = [f"[{word}]" if n == place - 1 else word for n, word in enumerate(words)]
     return textwrap.fill(" ".join(words), 78)
-
-
-def _buttons(name: str, options: Sequence[str]) -> widgets.ToggleButtons:
-    return widgets.ToggleButtons(options=options, description=name)

@@ -16,7 +16,7 @@ from ..evaluation import predict
 from ..heads import SpanExtractor
 from ..masks import Mask
 from ..objectives import Answering, Asking
-from .panel import Panel, picture
+from .panel import Panel, buttons, picture
 
 CLOSED = "#DDDDDD"
 LONGEST = 3  # tokens of an answer
@@ -144,7 +144,7 @@ class EvidenceDial(Panel):
                     value=1.0, min=0.0, max=1.0, step=0.25, description="right share"
                 ),
                 "letter": widgets.IntSlider(value=1, min=1, max=len(left), description="letter"),
-                "reader": widgets.ToggleButtons(options=list(readers), description="reader"),
+                "reader": buttons("reader", readers),
             },
             draw,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 
@@ -40,6 +40,11 @@ class Panel(widgets.VBox):
     def __repr__(self) -> str:
         # What a notebook stores of a widget; the default would quote the picture's bytes.
         return f"{type(self).__name__}: run the cell to move {', '.join(self.controls)}"
+
+
+def buttons(name: str, options: Iterable[str]) -> widgets.ToggleButtons:
+    """One of several, all in view; ``name`` stands before them."""
+    return widgets.ToggleButtons(options=list(options), description=name)
 
 
 def picture(figure: Figure, alt: str) -> str:
