@@ -6,6 +6,8 @@ model and oracle can be compared answer by answer. Units: nats.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from .evaluation import Model, answer_nll
 from .gazette import Gazette
 from .masks import dense
 from .metrics import Interval, bootstrap_over
-from .objectives import Batch, Objective, Rows
+from .objectives import Batch, Objective
 from .probes import eval_mode
 from .tokenizer import MASK, PAD
 
@@ -55,27 +57,46 @@ def answer_floor(gazette: Gazette, batch: Batch) -> Tensor:
     return -torch.cat(found)
 
 
+def left_floor(gazette: Gazette, batch: Batch) -> Tensor:
+    """-log p of every answer given all words before it, nats (N,), float64; the length is free.
+
+    The floor of `NextToken` and `PrefixLM`, for rows of one document each. Raises `ValueError`
+    where an output sees more or less than the words before its answer.
+    """
+    clean = torch.nn.functional.pad(batch.inputs, (0, 1), value=PAD)
+    owner, output = batch.asked.nonzero(as_tuple=True)
+    clean[owner, batch.source] = batch.targets
+    place = torch.arange(batch.inputs.shape[1])
+    visible = dense(batch.mask, len(place), batch=len(batch.inputs))[:, 0][owner, output]
+    seen = visible & (batch.shown == place)[owner]
+    if not torch.equal(seen, place < batch.source[:, None]):
+        raise ValueError(f"{batch.mask}: an output sees more or less than the words on its left")
+    found = torch.cat([gazette.surprise(rows) for rows in clean.split(ROWS)])
+    return found[owner, batch.source]
+
+
 def answer_counts(
     model: Model,
     objective: Objective,
     documents: list[Tensor],
     generator: torch.Generator,
     gazette: Gazette | None = None,
+    floor: Callable[[Gazette, Batch], Tensor] = answer_floor,
 ) -> Tensor:
     """Answers, the model's nats and the oracle's for each document: float64 (documents, 3).
 
-    For objectives of one pass; the model is asked as `evaluate` asks it, the oracle as
-    `answer_floor`. Without a gazette the third column is 0.
+    For objectives of one pass; the model is asked as `evaluate` asks it, the oracle by ``floor``.
+    Without a gazette the third column is 0.
     """
     found = torch.zeros(len(documents), 3, dtype=torch.float64)
     for start in range(0, len(documents), ROWS):
-        rows = Rows.padded(documents[start : start + ROWS])
+        rows = objective.alone(documents[start : start + ROWS])
         (batch,) = objective.passes(rows, generator)
         owner = start + batch.asked.nonzero()[:, 0]
         with eval_mode(model):
             columns = [torch.ones(len(owner)), answer_nll(model, objective, batch)]
         if gazette is not None:
-            columns.append(answer_floor(gazette, batch))
+            columns.append(floor(gazette, batch))
         for column, values in enumerate(columns):
             found[:, column].index_add_(0, owner, values.double())
     return found

@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .masks import Mask, bidirectional, causal, padding
+from .masks import Mask, bidirectional, causal, padding, prefix_lm
 from .model import GPT, Cache
-from .tokenizer import EOS, MASK, PAD
+from .tokenizer import BOS, EOS, MASK, PAD
 
 ORDERS = ("left", "random", "confidence")
 
@@ -100,6 +101,7 @@ def generate(
     stop: int | None = EOS,
     forbid: Sequence[int] = (PAD, MASK),
     use_cache: bool = True,
+    open_prompt: bool = False,
     generator: torch.Generator | None = None,
 ) -> Trace:
     """Continue prompts left to right; ids (B, prompt + new), <pad> after ``stop``.
@@ -108,7 +110,8 @@ def generate(
     values (``use_cache=False`` reads everything again, to the same result); other callables get
     all ids at every pass. Prompts of unequal length are padded on the left, with positions and a
     key mask that make the padding invisible; for callables other than `GPT` they must be equally
-    long. Frames hold the ids after every pass.
+    long. ``open_prompt``: the tokens of the prompt see each other (a prefix-LM's mask); for a
+    `GPT`. Frames hold the ids after every pass.
 
     Raises `ValueError` for an empty prompt or no new tokens, and where the model runs out of
     positions.
@@ -128,12 +131,14 @@ def generate(
             )
     elif pads.any():
         raise ValueError("prompts of unequal length need a GPT, which can mask their padding")
+    elif open_prompt:
+        raise ValueError("an open prompt needs a GPT, which can be given a mask")
     device = next(model.parameters()).device if isinstance(model, GPT) else prompts[0].device
     ids = torch.stack(
         [torch.nn.functional.pad(p, (longest - len(p), 0), value=PAD) for p in prompts]
     )
     ids, pads = ids.to(device), pads.to(device)
-    read = _reader(model, pads, use_cache)
+    read = _reader(model, pads, prefix_lm(longest) if open_prompt else causal, use_cache)
     done, frames = torch.zeros(len(ids), dtype=torch.bool, device=device), []
     for _ in range(max_new_tokens):
         new = torch.full_like(ids[:, 0], PAD)
@@ -146,7 +151,36 @@ def generate(
     return Trace(ids, tuple(frames), len(frames))
 
 
-def _reader(model: GPT | Callable, pads: Tensor, use_cache: bool) -> Callable[[Tensor], Tensor]:
+def generate_backward(
+    model: GPT | Callable[[Tensor], Tensor],
+    endings: Tensor | Sequence[Tensor],
+    max_new_tokens: int,
+    *,
+    stop: int | None = BOS,
+    **how: Any,
+) -> Trace:
+    """Continue endings to the left, for a model that reads backward; <pad> before ``stop``.
+
+    ``model`` reads what it is given in reverse order: a `GPT` under the anticausal mask, with
+    positions from the end, does the same as under the causal mask on the reversed text, and so this
+    is `generate` on it, cache and all. ``how``: as there.
+    """
+    trace = generate(model, [e.flip(0) for e in endings], max_new_tokens, stop=stop, **how)
+    return Trace(trace.ids.flip(1), tuple(f.flip(1) for f in trace.frames), trace.passes)
+
+
+def aligned(ids: Tensor) -> Tensor:
+    """Rows with their <pad>s moved to the right end, as the oracle takes them.
+
+    >>> aligned(torch.tensor([[PAD, 7, 8], [7, 8, 9]])).tolist()
+    [[7, 8, 0], [7, 8, 9]]
+    """
+    return ids.gather(1, (ids == PAD).byte().argsort(dim=1, stable=True))
+
+
+def _reader(
+    model: GPT | Callable, pads: Tensor, mask: Mask, use_cache: bool
+) -> Callable[[Tensor], Tensor]:
     """ids (B, T) -> logits (B, V) of the next token, reading only what is new."""
     if not isinstance(model, GPT):
         return lambda ids: model(ids)[:, -1]
@@ -156,11 +190,9 @@ def _reader(model: GPT | Callable, pads: Tensor, use_cache: bool) -> Callable[[T
         here = cache if use_cache else Cache()
         index = torch.arange(ids.shape[1], device=ids.device)
         positions = (index - pads[:, None]).clamp(min=0)
-        mask = causal
-        if pads.any():
-            mask = causal & padding(index >= pads[:, None])
+        masked = mask & padding(index >= pads[:, None]) if pads.any() else mask
         new = slice(here.length, None)
-        hidden = model.hidden(ids[:, new], mask, positions[:, new], here)
+        hidden = model.hidden(ids[:, new], masked, positions[:, new], here)
         return model.head(hidden[:, -1])
 
     return read

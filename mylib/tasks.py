@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from . import tokenizer
 from .gazette import Gazette
 from .grammar import TAGS
 from .objectives import Asking, Tagged
@@ -93,3 +94,21 @@ def asking(asked: Asked, question: Literal["first", "last", "none"] = "first") -
     if asked.answer is not None:
         answer = tuple(place - 1 + start for place in asked.answer)
     return Asking(ids, candidates, len(ids) - 1, answer)
+
+
+def headline_prompts(
+    gazette: Gazette, n: int, generator: torch.Generator
+) -> tuple[list[Tensor], list[Tensor]]:
+    """``n`` headlines whose story is to be written, and ``n`` stories that lack their headline.
+
+    Each is a fresh document <bos> ... up to its first full stop; all come from documents of a
+    headline and a story of one sentence, in either order.
+    """
+    headline, stop = (tokenizer.load_tokenizer().encode_ordinary(w)[0] for w in (" Headline", "."))
+    prompts: tuple[list[Tensor], list[Tensor]] = ([], [])
+    while min(map(len, prompts)) < n:
+        for text in gazette.sample(500, generator):
+            ends = (text == stop).nonzero()[:, 0].tolist()
+            if len(ends) == 2 and (text == headline).any():
+                prompts[int(text[1] != headline)].append(text[: ends[0] + 1])
+    return prompts[0][:n], prompts[1][:n]

@@ -131,9 +131,10 @@ def make_optimizers(model: Model, learning_rate: float, weight_decay: float) -> 
     Muon's updates are scaled to AdamW's size, so that one learning rate serves both.
     """
     blocks = re.compile(r"(^|\.)h\.\d+\.")  # a GPT's, alone or under a head
-    matrices = [p for n, p in model.named_parameters() if blocks.search(n) and p.dim() == 2]
+    learned = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    matrices = [p for n, p in learned if blocks.search(n) and p.dim() == 2]
     inside = {id(p) for p in matrices}
-    others = [p for p in model.parameters() if id(p) not in inside]
+    others = [p for _, p in learned if id(p) not in inside]
     adamw = torch.optim.AdamW(others, learning_rate, (0.9, 0.98), weight_decay=weight_decay)
     if not matrices:
         return [adamw]

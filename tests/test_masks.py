@@ -27,7 +27,7 @@ from mylib.masks import (
 T, B = 7, 3
 VALID = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0], [0, 1, 0, 1, 1, 0, 0]]).bool()
 PREFIX = torch.tensor([0, 3, 7])
-DOCUMENT = torch.tensor([[0, 0, 1, 1, 2, -1, -1], [0] * 7, [4, -1, 4, 3, 3, 3, -1]])
+DOCUMENT = torch.tensor([[0, 0, 1, 1, 2, -1, -1], [0] * 7, [3, -1, 3, 4, 4, 4, -1]])
 MATRIX = torch.rand(B, T, T, generator=torch.Generator().manual_seed(0)) < 0.5
 
 

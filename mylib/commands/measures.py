@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 from .. import tokenizer
-from ..floors import answer_counts, excess_per_answer
+from ..floors import answer_counts, excess_per_answer, left_floor
 from ..gazette import Gazette
 from ..masks import bidirectional
-from ..metrics import Interval, paired_excess
+from ..metrics import Interval, bootstrap, paired_excess
 from ..model import GPT
-from ..objectives import ForwardBackward, MaskedLM, NextToken, Rows
-from ..sampling import generate, write
-from ..tokenizer import BOS, MASK
+from ..objectives import ForwardBackward, MaskedLM, NextToken, PrefixLM, Rows
+from ..sampling import aligned, generate, generate_backward, write
+from ..tasks import headline_prompts
+from ..tokenizer import BOS, BW, EOS, FW, MASK
 from ..train import answer_nll, evaluate
 
 HELD_OUT = 2**31  # the seed of the documents that models are judged on
@@ -88,6 +89,41 @@ def measure_mixed(model: GPT, gazette: Gazette, n: int = 2000, samples: int = 50
     return found | {"documents": n, "samples": samples}
 
 
+def measure_dual(model: GPT, gazette: Gazette, n: int = 4000, samples: int = 1000) -> dict:
+    """Excess of both readings over the floor, paired, and the valid share of what each writes."""
+    fresh = gazette.sample(n, torch.Generator().manual_seed(HELD_OUT))
+    found: dict = {"units": "nats per document; valid: shares", "floor": round(gazette.entropy, 4)}
+    for name, nats in zip(("forward", "backward"), both_ways(model, fresh), strict=True):
+        found |= named(f"{name}_excess", paired_excess(nats, floor(gazette, fresh)))
+    for way, wanted in (("forward", generate), ("backward", generate_backward)):
+        chance = torch.Generator().manual_seed(HELD_OUT)
+        start = torch.full((samples, 1), FW if way == "forward" else BW)
+        written = aligned(wanted(model, start, gazette.length, generator=chance).ids)
+        written[written == FW], written[written == BW] = BOS, EOS
+        found |= named_share(f"valid_{way}", gazette.is_valid(written))
+    return found | {"documents": n, "samples": samples}
+
+
+def measure_prefix(model: GPT, gazette: Gazette, n: int = 4000, samples: int = 1000) -> dict:
+    """Excess over the floor, given a random part, paired; and what it writes, given a headline.
+
+    ``valid_story``: shares of valid documents, the first sentence a headline and given;
+    ``valid_headline``: the first sentence a story. One fresh document each.
+    """
+    fresh = gazette.sample(n, torch.Generator().manual_seed(HELD_OUT))
+    chance = torch.Generator().manual_seed(HELD_OUT)
+    counts = answer_counts(model, PrefixLM(), fresh, chance, gazette, left_floor)
+    found: dict = {"units": "nats per asked word; valid: shares"}
+    found |= named("excess", excess_per_answer(counts))
+    chance = torch.Generator().manual_seed(HELD_OUT)
+    prompts = headline_prompts(gazette, samples, chance)
+    for name, given in zip(("story", "headline"), prompts, strict=True):
+        chance = torch.Generator().manual_seed(HELD_OUT)
+        written = generate(model, given, gazette.length, open_prompt=True, generator=chance).ids
+        found |= named_share(f"valid_{name}", gazette.is_valid(aligned(written)))
+    return found | {"documents": n, "samples": samples}
+
+
 def measure_masked(model: GPT, gazette: Gazette, n: int = 4000) -> dict:
     """Excess over the oracle on ``n`` fresh documents, paired: nats per hidden word.
 
@@ -120,6 +156,10 @@ def both_ways(model: GPT, documents: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 def floor(gazette: Gazette, documents: list[Tensor]) -> Tensor:
     return -gazette.log_prob(gazette.canvas(documents))
+
+
+def named_share(name: str, right: Tensor) -> dict:
+    return named(name, bootstrap(right.double()))
 
 
 def named(name: str, interval: Interval) -> dict:

@@ -14,9 +14,23 @@ import torch
 from ..files import data_path, replacing
 from ..gazette import EDITIONS, Gazette
 from ..model import GPT, GPTConfig
-from ..objectives import Denoising, ForwardBackward, MaskedLM, Mixed, NextToken, Objective
+from ..objectives import (
+    Denoising,
+    ForwardBackward,
+    MaskedLM,
+    Mixed,
+    NextToken,
+    Objective,
+    PrefixLM,
+)
 from ..train import fit
-from .measures import measure_causal, measure_masked, measure_mixed
+from .measures import (
+    measure_causal,
+    measure_dual,
+    measure_masked,
+    measure_mixed,
+    measure_prefix,
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,16 @@ RECIPES = {
         seed=1,  # other documents than the mixed model has seen
         start="mixed",
     ),
+    "prefix": Recipe(
+        "sunday",
+        PrefixLM(),
+        measure_prefix,
+        steps=1500,
+        learning_rate=3e-3,
+        seed=1,
+        start="causal",
+    ),
+    "dual": Recipe("sunday", ForwardBackward(p_bw=1.0), measure_dual, steps=5000),
 }
 
 

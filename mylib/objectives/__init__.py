@@ -6,6 +6,7 @@ from .directions import ForwardBackward, NextToken, PreviousToken
 from .labels import Answering, Asking, Classifying, Labelled, Tagged, Tagging
 from .masked import MaskedLM, NextMasked
 from .mixed import Mixed
+from .prefix import PrefixLM
 from .rows import Rows
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "NextMasked",
     "NextToken",
     "Objective",
+    "PrefixLM",
     "PreviousToken",
     "Rows",
     "Tagged",
