@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -17,7 +18,7 @@ from mylib.__main__ import COMMANDS, main
 from mylib.commands import measures, pretrain, train
 from mylib.model import GPT
 from mylib.objectives import NextToken
-from mylib.tokenizer import BW, FW
+from mylib.tokenizer import BW, FW, PAD
 from mylib.train import evaluate
 
 SMALL = ["--window", "16", "--layers", "1", "--width", "16", "--batch", "4"]
@@ -131,6 +132,71 @@ def test_the_mixed_model_is_measured_as_it_says(untrained, monkeypatch):
     perfect = measures.measure_mixed(model, gazette, n=40, samples=4)
     assert perfect["fill_in_excess"] == pytest.approx(0, abs=1e-9)
     assert perfect["valid_random"] == perfect["valid_confidence"] == 1
+
+
+def test_the_dual_model_is_measured_as_it_says(untrained):
+    model, gazette = untrained
+    facts = measures.measure_dual(model, gazette, n=40, samples=4)
+    texts = gazette.sample(40, torch.Generator().manual_seed(2**31))
+    for way, nats in zip(("forward", "backward"), measures.both_ways(model, texts), strict=True):
+        wanted = nats.double() + gazette.log_prob(gazette.canvas(texts))
+        assert facts[f"{way}_excess"] == pytest.approx(wanted.mean().item(), abs=1e-3)
+        assert facts[f"valid_{way}"] == 0
+
+
+def test_what_a_dual_model_writes_is_counted(untrained, monkeypatch):
+    """Two real documents and two broken ones, as each direction would hand them over."""
+    model, gazette = untrained
+    texts = gazette.sample(4, torch.Generator().manual_seed(1))
+    texts[1][2], texts[3][3] = BW, FW  # not written by any grammar
+    longest = max(map(len, texts))
+
+    def written(_, start, __, generator):
+        way = int(start[0, 0])
+        rows = []
+        for text in texts:
+            text = text.clone()
+            text[0 if way == FW else -1] = way
+            gap = torch.full((longest - len(text),), PAD)
+            rows.append(torch.cat([text, gap] if way == FW else [gap, text]))
+        return SimpleNamespace(ids=torch.stack(rows))
+
+    monkeypatch.setattr(measures, "generate", written)
+    monkeypatch.setattr(measures, "generate_backward", written)
+    facts = measures.measure_dual(model, gazette, n=10, samples=4)
+    assert facts["valid_forward"] == facts["valid_backward"] == 0.5
+
+
+def test_the_prefix_model_is_measured_as_it_says(untrained, monkeypatch):
+    model, gazette = untrained
+    facts = measures.measure_prefix(model, gazette, n=40, samples=4)
+    assert 4 < facts["excess"] < 8 and facts["valid_story"] == facts["valid_headline"] == 0
+
+    seen = []
+
+    def finished(_, prompts, __, open_prompt, generator):
+        """Every prompt with the rest of a document that begins like it; the first one spoiled."""
+        assert open_prompt
+        seen.append(prompts)
+        rows = []
+        for prompt in prompts:
+            whole = next(t for t in drawn if torch.equal(t[: len(prompt)], prompt))
+            rows.append(torch.nn.functional.pad(whole, (3, gazette.length - len(whole))))
+        rows[0][8] = rows[0][6]
+        return SimpleNamespace(ids=torch.stack(rows))
+
+    chance = torch.Generator().manual_seed(2**31)
+    drawn = [t for _ in range(4) for t in gazette.sample(500, chance)]
+    monkeypatch.setattr(measures, "generate", finished)
+    facts = measures.measure_prefix(model, gazette, n=10, samples=10)
+    assert facts["valid_story"] == facts["valid_headline"] == 0.9
+    stories, headlines = seen
+    for prompt in stories:
+        assert gazette.text(prompt).startswith("Headline:")
+    for prompt in headlines:
+        assert not gazette.text(prompt).startswith("Headline:")
+    for prompt in [*stories, *headlines]:
+        assert gazette.text(prompt).endswith(".") and gazette.text(prompt).count(".") == 1
 
 
 def test_both_ways_read_what_they_say(untrained):

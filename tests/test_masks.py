@@ -1,10 +1,12 @@
 """Every mask against a loop that says in words who may look."""
 
+import warnings
+
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from torch.nn.attention.flex_attention import create_mask
+from torch.nn.attention.flex_attention import create_mask, flex_attention
 
 from mylib.masks import (
     Mask,
@@ -12,10 +14,12 @@ from mylib.masks import (
     as_mask,
     bidirectional,
     block_causal,
+    block_mask,
     causal,
     causal_head,
     dense,
     documents,
+    flipped,
     from_dense,
     hops,
     padding,
@@ -28,6 +32,7 @@ T, B = 7, 3
 VALID = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0], [0, 1, 0, 1, 1, 0, 0]]).bool()
 PREFIX = torch.tensor([0, 3, 7])
 DOCUMENT = torch.tensor([[0, 0, 1, 1, 2, -1, -1], [0] * 7, [3, -1, 3, 4, 4, 4, -1]])
+LENGTH = torch.tensor([7, 3, 1])
 MATRIX = torch.rand(B, T, T, generator=torch.Generator().manual_seed(0)) < 0.5
 
 
@@ -37,6 +42,11 @@ def in_block(q, k, size):
     while block_end <= q:
         block_end += size
     return k < block_end
+
+
+def start(b, i):
+    """The first index of the document that i belongs to."""
+    return DOCUMENT[b].tolist().index(DOCUMENT[b, i])
 
 
 # name: (mask, whether query q of row b may look at key k)
@@ -55,6 +65,46 @@ SPECIFIED = {
     "documents": (
         documents(DOCUMENT),
         lambda b, q, k: DOCUMENT[b, k] != -1 and DOCUMENT[b, q] == DOCUMENT[b, k],
+    ),
+    "prefix by token": (prefix_lm(VALID), lambda b, q, k: VALID[b, k] or k <= q),
+    "documents, each with a prefix": (
+        documents(DOCUMENT, prefix_lm(1) | sliding_window(0, 0)),
+        lambda b, q, k: (
+            DOCUMENT[b, k] != -1
+            and DOCUMENT[b, q] == DOCUMENT[b, k]
+            and (k <= q or DOCUMENT[b, k] not in DOCUMENT[b, :k])
+        ),
+    ),
+    "documents, each in blocks": (
+        documents(DOCUMENT, block_causal(2)),
+        lambda b, q, k: (
+            DOCUMENT[b, k] != -1
+            and DOCUMENT[b, q] == DOCUMENT[b, k]
+            and in_block(q - start(b, q), k - start(b, k), 2)
+        ),
+    ),
+    "documents, one by row": (
+        documents(DOCUMENT, padding(VALID)),
+        lambda b, q, k: (
+            DOCUMENT[b, k] != -1 and DOCUMENT[b, q] == DOCUMENT[b, k] and VALID[b, k - start(b, k)]
+        ),
+    ),
+    "flipped queries": (
+        flipped(causal, T, keys=False),
+        lambda b, q, k: k in range(T - q),
+    ),
+    "flipped keys": (flipped(causal, T, queries=False), lambda b, q, k: k in range(T)[-1 - q :]),
+    "flipped both, by row": (
+        flipped(causal, LENGTH),
+        lambda b, q, k: (
+            k in range(q, LENGTH[b])
+            if q < LENGTH[b] and k < LENGTH[b]
+            else (k < LENGTH[b] or (q >= LENGTH[b] and k <= q))
+        ),
+    ),
+    "flipped with rows of its own": (
+        flipped(padding(VALID), T, queries=False),
+        lambda b, q, k: VALID[b, T - 1 - k],
     ),
     "blocks of 3": (block_causal(3), lambda b, q, k: in_block(q, k, 3)),
     "causal head 3": (causal_head(3), lambda b, q, k: not (q < 3 and k < 3 and k > q)),
@@ -120,6 +170,65 @@ def test_dense_is_flex_attentions_create_mask(name):
     assert torch.equal(
         dense(mask, T, batch=B, heads=2), create_mask(mask, B, 2, T, T, device="cpu")
     )
+
+
+@each
+def test_attention_with_a_block_mask_is_attention_with_dense(name):
+    mask, _ = SPECIFIED[name]
+    chance = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, B, 2, T, 16, generator=chance)
+    blocks = block_mask(mask, T, block=4, batch=B)
+    whole = dense(mask, T, batch=B)
+    skipped = torch.nn.functional.pad(whole, (0, 1, 0, 1)).unflatten(3, (2, 4)).unflatten(2, (2, 4))
+    assert torch.equal(blocks.to_dense().bool().expand(B, 1, 2, 2), skipped.any(5).any(3))
+    with warnings.catch_warnings():  # it says that it would be faster compiled
+        warnings.simplefilter("ignore")
+        found = flex_attention(q, k, v, block_mask=blocks)
+    wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=whole)
+    looks = whole.any(-1, keepdim=True)  # a blind query gets zeros there, and whatever here
+    torch.testing.assert_close(found * looks, wanted * looks, atol=1e-5, rtol=1e-5)
+
+
+def test_a_block_mask_is_refused_where_dense_is():
+    for build in (dense, block_mask):
+        with pytest.raises(ValueError, match=r"prefix_lm\(9\).* rows of 9 tokens or more, not 5"):
+            build(prefix_lm(9), 5)
+        with pytest.raises(ValueError, match="for a batch of 3 rows, not 2"):
+            build(padding(VALID), T, batch=2)
+    assert block_mask(causal, 512).sparsity() == 37.5  # 6 of 16 blocks
+    assert block_mask(padding(VALID), T).shape == (3, 1, 7, 7)
+    assert block_mask(causal, T, 2 * T, batch=5, heads=2).shape == (5, 2, 7, 14)
+
+
+def test_a_prefix_reaches_into_a_row_not_beyond():
+    prefix = torch.tensor([2, 6])
+    for mask in (prefix_lm(6), prefix_lm(prefix), ~prefix_lm(6), causal & prefix_lm(6)):
+        assert dense(mask, 6).shape[2:] == (6, 6)
+        with pytest.raises(ValueError, match="rows of 6 tokens or more, not 5"):
+            dense(mask, 5)
+        with pytest.raises(ValueError, match="rows of 6 tokens or more, not 5"):
+            dense(mask.to("cpu"), torch.tensor([4]), torch.tensor([0, 4]))
+        # One new token of a longer row, as a cache asks.
+        assert dense(mask, torch.tensor([6]), 7).shape[2:] == (1, 7)
+    with pytest.raises(ValueError, match="rows of 6 tokens or more, not 5"):
+        dense(prefix_lm(prefix).take(slice(1, 2)), 5)
+    with pytest.raises(ValueError, match="rows of 4 tokens or more, not 3"):
+        documents(torch.tensor([[0, 0, 0, 0, 1, 1, 1]]), prefix_lm(4))
+    with pytest.raises(ValueError, match="rows of 5 tokens or more, not 4"):
+        dense(flipped(causal, 5), 4)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 8])
+def test_flips(length):
+    whole = dense(causal, length)
+    assert torch.equal(dense(flipped(causal, length), length), whole.mT)
+    for queries, keys, axes in ((1, 0, (-2,)), (0, 1, (-1,)), (0, 0, ())):
+        found = dense(flipped(causal, length, bool(queries), bool(keys)), length)
+        assert torch.equal(found, whole.flip(axes) if axes else whole)
+    # Flipped once, everybody sees everybody in two layers: by way of the reflection.
+    once = dense(flipped(causal, length, keys=False), length)
+    assert reach(once, 2).all()
+    assert reach(once, 1).all() == (length < 3)
 
 
 @each
@@ -266,6 +375,18 @@ WRONG = {
         ValueError,
         r"\(B, T\), got shape \(7,\)",
     ),
+    "documents out of order": (
+        lambda: documents(torch.tensor([[0, 0, 1], [0, 1, 0]])),
+        ValueError,
+        r"row 1 go back: \[0, 1, 0\]",
+    ),
+    "a document that goes on": (
+        lambda: documents(torch.tensor([[2, 2, -1, 1, 1]])),
+        ValueError,
+        "numbered in their order",
+    ),
+    "flipped nothing": (lambda: flipped(causal, 0), ValueError, "1 or more; got 0"),
+    "flipped half": (lambda: flipped(causal, 2.5), ValueError, "whole number"),
     "documents of floats": (lambda: documents(DOCUMENT / 2), TypeError, "integers.*float"),
     "window": (lambda: sliding_window(-1, 2), ValueError, "left=-1 right=2"),
     "window right": (lambda: sliding_window(1, -2), ValueError, "left=1 right=-2"),

@@ -9,7 +9,8 @@ from torch.nn.functional import pad
 
 from mylib import masks
 from mylib.gazette import Gazette
-from mylib.sampling import ORDERS, choose, generate, write
+from mylib.objectives import PreviousToken, Rows
+from mylib.sampling import ORDERS, aligned, choose, generate, generate_backward, write
 from mylib.tokenizer import BOS, EOS, MASK, PAD
 
 GREEDY = dict(temperature=0, stop=None)
@@ -326,3 +327,59 @@ def test_words_drawn_together_do_not_always_fit(oracle):
     assert not oracle.is_valid(
         write(oracle.denoiser, empty, "left", 99, generator=seeded()).ids
     ).all()
+
+
+# -- an open prompt, and writing to the left ---------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", [(4,), (4, 4), (2, 5, 3)])
+def test_an_open_prompt_is_a_prefix_lm(sizes):
+    model = tiny.gpt()
+    prompts = [tiny.ids(1, size, seed)[0] for seed, size in enumerate(sizes)]
+    found = generate(model, prompts, 5, open_prompt=True, **GREEDY).ids
+    slow = generate(model, prompts, 5, open_prompt=True, use_cache=False, **GREEDY).ids
+    assert torch.equal(found, slow)
+    longest = max(sizes)
+    for prompt, row in zip(prompts, found, strict=True):
+        ids = prompt[None]
+        for _ in range(5):  # each by itself, with the mask written out
+            logits = model(ids, masks.prefix_lm(len(prompt)))[:, -1]
+            logits[:, [PAD, MASK]] = -math.inf
+            ids = torch.cat([ids, logits.argmax(-1)[None]], 1)
+        assert torch.equal(row[longest - len(prompt) :], ids[0])
+    closed = generate(model, prompts, 5, **GREEDY).ids
+    assert not torch.equal(found, closed)  # it matters to this model
+    with pytest.raises(ValueError, match="an open prompt needs a GPT"):
+        generate(always(7), prompts[:1], 2, open_prompt=True)
+
+
+def test_writing_backward_is_the_anticausal_model():
+    model, ending = tiny.gpt(), tiny.ids(1, 3)
+    found = generate_backward(model, ending, 5, temperature=0, stop=None)
+    ids = ending
+    for step in range(5):  # anticausal, positions from the end, the word before the first is asked
+        places = torch.arange(ids.shape[1]).flip(0)
+        logits = model(ids, masks.anticausal, places)[:, 0]
+        logits[:, [PAD, MASK]] = -math.inf
+        ids = torch.cat([logits.argmax(-1)[None], ids], 1)
+        assert torch.equal(found.frames[step], ids)
+    assert torch.equal(found.ids, ids) and found.passes == 5
+    # It is what PreviousToken trains.
+    (batch,) = PreviousToken().passes(Rows.padded([ids[0]]), seeded())
+    with torch.no_grad():
+        asked = model.answers(batch)
+    asked[:, [PAD, MASK]] = -math.inf
+    assert torch.equal(asked.argmax(-1)[:5], batch.targets[:5])
+
+
+def test_writing_backward_stops_at_bos_and_is_aligned():
+    first = generate_backward(always(BOS, 8), [torch.tensor([7, 9])] * 2, 4, temperature=0)
+    assert first.ids.tolist() == [[BOS, 7, 9]] * 2 and first.passes == 1
+    ids = torch.tensor([[PAD, PAD, BOS, 7, 8], [PAD, BOS, 9, 9, 8], [BOS, 7, 8, 9, PAD]])
+    assert aligned(ids).tolist() == [[BOS, 7, 8, 0, 0], [BOS, 9, 9, 8, 0], [BOS, 7, 8, 9, 0]]
+    endings = [torch.tensor([7, 9]), torch.tensor([6, 7, 9])]
+    model = tiny.gpt()
+    both = aligned(generate_backward(model, endings, 4, temperature=0, stop=None).ids)
+    for ending, row in zip(endings, both, strict=True):
+        alone = generate_backward(model, [ending], 4, temperature=0, stop=None).ids[0]
+        assert torch.equal(row[: len(alone)], alone)

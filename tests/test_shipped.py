@@ -5,7 +5,13 @@ import json
 import pytest
 import torch
 
-from mylib.commands.measures import measure_causal, measure_masked, measure_mixed
+from mylib.commands.measures import (
+    measure_causal,
+    measure_dual,
+    measure_masked,
+    measure_mixed,
+    measure_prefix,
+)
 from mylib.commands.pretrain import RECIPES, provenance
 from mylib.files import data_path, read_safetensors
 from mylib.gazette import Gazette
@@ -56,6 +62,35 @@ def test_masked_model_meets_its_promise():
     assert high < 0.06
     causal = GPT.load(data_path("checkpoints/causal.safetensors"))  # the measure can fail
     assert measure_masked(causal, gazette, n=100)["excess_interval"][0] > 1
+
+
+def test_prefix_model_meets_its_promise():
+    """Within 0.01 nats per asked word of the oracle; headline to story and back: 95 % valid."""
+    facts = json.loads(data_path("checkpoints/prefix.json").read_text())
+    gazette, model = Gazette.load("sunday"), GPT.load(data_path("checkpoints/prefix.safetensors"))
+    again = measure_prefix(model, gazette, n=1000, samples=200)
+    low, high = again["excess_interval"]
+    assert low <= facts["excess_interval"][1] and facts["excess_interval"][0] <= high
+    assert low > 0, "below the floor: a leak"
+    assert facts["excess"] < 0.01
+    for name in ("valid_story", "valid_headline"):
+        assert facts[name] >= 0.95
+        assert abs(again[name] - facts[name]) < 0.05
+
+
+def test_dual_model_meets_its_promise():
+    """Within one percent of the floor in both directions, and writes in both."""
+    facts = json.loads(data_path("checkpoints/dual.json").read_text())
+    gazette, model = Gazette.load("sunday"), GPT.load(data_path("checkpoints/dual.safetensors"))
+    again = measure_dual(model, gazette, n=1000, samples=200)
+    for way in ("forward", "backward"):
+        low, high = again[f"{way}_excess_interval"]
+        stored = facts[f"{way}_excess_interval"]
+        assert low <= stored[1] and stored[0] <= high, way
+        assert low > 0, "below the floor: a leak"
+        assert facts[f"{way}_excess"] < 0.01 * facts["floor"]
+        valid = facts[f"valid_{way}"]
+        assert valid >= 0.95 and abs(again[f"valid_{way}"] - valid) < 0.05
 
 
 def test_mixed_model_does_what_its_file_says():

@@ -1,4 +1,4 @@
-"""A larger vocabulary: the old model is still there, and it goes on learning."""
+"""A larger vocabulary, fewer layers, a head of its own: what stays, and what learns."""
 
 import pytest
 import tiny
@@ -6,8 +6,8 @@ import torch
 from test_objectives import documents
 
 from mylib.masks import bidirectional, causal
-from mylib.objectives import MaskedLM, NextToken
-from mylib.surgery import with_vocabulary
+from mylib.objectives import ForwardBackward, MaskedLM, NextToken, Rows
+from mylib.surgery import OwnHead, with_vocabulary, without_last
 from mylib.train import fit
 
 
@@ -82,3 +82,51 @@ def test_training_goes_on_with_the_new_word():
     with pytest.raises(ValueError, match=r"ids lie in 0\.\.505"):
         fit(old, objective, texts, 1, batch=3, progress=False)
     fit(new, NextToken(), texts, 1, batch=3, progress=False)
+
+
+# -- fewer layers, and a head of its own -------------------------------------------------------
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_without_its_last_layers(gone):
+    model, ids = tiny.gpt(n_layer=3), tiny.ids(2, 7)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    shorter = without_last(model, gone)
+    assert shorter.config.n_layer == 3 - gone == len(shorter.h) and not shorter.training
+    x = model.wte(ids) + model.wpe(torch.arange(7))
+    visible = torch.ones(7, 7, dtype=torch.bool).tril()
+    for block in model.h[: 3 - gone]:
+        x = block(x, visible)
+    torch.testing.assert_close(shorter(ids), model.head(model.ln_f(x)))
+    with torch.no_grad():
+        shorter.h[0].mlp.c_fc.weight.add_(1)  # a copy: the model keeps its weights
+        shorter.wte.weight.add_(1)
+    assert all(torch.equal(model.state_dict()[n], w) for n, w in before.items())
+    assert without_last(model.train(), gone).training
+
+
+@pytest.mark.parametrize("gone", [-1, 3, 4])
+def test_not_all_layers_and_no_negative_number(gone):
+    with pytest.raises(ValueError, match=f"of 3 layers 0 to 2 can be removed, not {gone}"):
+        without_last(tiny.gpt(n_layer=3), gone)
+
+
+def test_its_own_head_begins_as_the_old_one_and_learns_alone():
+    texts = documents([5, 9, 4, 7])
+    model = tiny.gpt(vocab_size=506, scale=0.05)
+    own = OwnHead(model)
+    rows = Rows.padded(texts)
+    for batch in ForwardBackward(direction_tokens=False).passes(rows, chance()):
+        torch.testing.assert_close(own.answers(batch), model.answers(batch))
+    before = {name: weight.clone() for name, weight in own.state_dict().items()}
+    learning = {name for name, p in own.named_parameters() if p.requires_grad}
+    assert learning == {"ln_f.weight", "ln_f.bias", "lm_head.weight"}
+    objective = ForwardBackward(1.0, direction_tokens=False)
+    history = fit(own, objective, texts, 60, batch=4, learning_rate=3e-2, progress=False)
+    assert history.loss[-1] < 0.5 * history.loss[0]
+    moved = {n for n, weight in own.state_dict().items() if not torch.equal(weight, before[n])}
+    assert moved == learning
+    again = OwnHead(model)  # the model itself has not moved
+    for batch in objective.passes(rows, chance()):
+        torch.testing.assert_close(again.answers(batch), model.answers(batch))
+    assert all(p.requires_grad for p in model.parameters())
