@@ -110,8 +110,10 @@ def composed(first: str, join: str, second: str, layers: int) -> tuple[Figure, s
     )
     fig.suptitle(f"{name}\n{counts}", fontsize=9.5, x=0.01, ha="left")
     fig.tight_layout()
-    way = "no leak" if path is None else "first path " + " <- ".join(map(str, path))
-    return fig, f"{name}: {counts}; {way}"
+    if path is None:
+        return fig, f"{name}: {counts}; no leak"
+    hops = [p for n, p in enumerate(path) if n == 0 or p != path[n - 1]]
+    return fig, f"{name}: {counts}; first path {' <- '.join(map(str, hops))}"
 
 
 def trellis(ax: Axes, path: tuple[int, ...] | None, layers: int) -> None:
