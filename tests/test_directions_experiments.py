@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mylib import tokenizer
-from mylib.experiments import forward_backward, reversal
+from mylib.experiments import forward_backward, reversal, two_ways
 from mylib.experiments.forward_backward import Published, Run, published, tokens_read
 from mylib.files import data_path
 from mylib.gazette import Gazette
@@ -171,3 +171,45 @@ def test_the_committed_reversal_says_what_the_chapter_says():
         assert share(learner, "ranked") > 0.95  # and ranks the right beginning first
         assert share(learner, "turned") < 0.1
     assert share("dual", "known") > 0.95 and share("dual", "backward") > 0.95
+
+
+def test_two_ways(tmp_path, monkeypatch):
+    verses = "The quality of mercy is not strained, it droppeth as the gentle rain from heaven\n"
+    monkeypatch.setattr(two_ways, "tiny_shakespeare", lambda: verses * 80)
+    out = tmp_path / "two_ways.csv"
+    command = ["--smoke", "--out", str(out)]
+    two_ways.main(command)
+    rows, about = read(out)
+    assert about["command"].startswith("python -m mylib.experiments.two_ways --smoke")
+    assert {(r["mask"], float(r["p_bw"])) for r in rows} == set(two_ways.SETTINGS)
+    assert {row["read"] for row in rows} == {"forward", "backward", "difference"}
+    for row in rows:
+        assert float(row["low"]) <= float(row["mean"]) <= float(row["high"])
+    before = out.read_text()
+    two_ways.main(command)
+    assert out.read_text() == before
+
+
+def test_both_readings_are_judged_on_the_same_words():
+    class Sure:
+        """One nat for every word but those at either end, which cost a hundred."""
+
+        config, training = None, False
+
+        def modules(self):
+            return []
+
+        def parameters(self):
+            return iter([torch.zeros(1)])
+
+        def answers(self, batch):
+            ends = (batch.source == 0) | (batch.source == 7)
+            cost = torch.where(ends, 100.0, 1.0)
+            logits = torch.full((len(cost), 600), -1e4)
+            logits[torch.arange(len(cost)), batch.targets] = -cost
+            logits[:, 599] = torch.log1p(-(-cost).exp())
+            return logits
+
+    texts = list(torch.arange(10, 26).view(2, 8))
+    for way in two_ways.both(Sure(), ForwardBackward(1.0, direction_tokens=False), texts):
+        torch.testing.assert_close(way, torch.ones(2))

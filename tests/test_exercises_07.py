@@ -47,7 +47,8 @@ RIGHT = {"A": (2, 7, 7), "B": (3, 3, 3), "C": (4, 4, 4), "D": (0, 0, 7), "E": (0
         ({"A": (7, 2, 2)}, "more layers never close a way"),
         ({"A": (2, 7)}, "three whole numbers"),
         ({"A": ("2", "7", "7")}, "three whole numbers"),
-        ({"A": 2}, "stopped with TypeError"),
+        ({"A": 2}, "three whole numbers"),
+        ({"A": torch.tensor([2, 7, 7])}, "makes one of a tensor"),
         ({"F": (0, 0, 0)}, "three numbers for each mask"),
     ],
 )
@@ -121,7 +122,8 @@ def packed(lengths, given, *, way="right", on=False):
         (lambda n, g: (packed(n, g)[0], packed(n, g)[1] + 1), "0, 1, 2, ... in each story"),
         (lambda n, g: (packed(n, g)[0].int(), packed(n, g)[1]), "a bool tensor"),
         (lambda n, g: (~packed(n, g)[0], packed(n, g)[1]), "which stands in another story"),
-        (lambda n, g: packed(n, g)[0], "stopped with ValueError"),
+        (lambda n, g: packed(n, g)[0], "return two things"),
+        (lambda n, g: (packed(n, g)[0], packed(n, g)[1].float()), "whole numbers: they choose"),
     ],
 )
 def test_wrong_rows_are_named(row, line):

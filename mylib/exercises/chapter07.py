@@ -46,11 +46,13 @@ def check_depths(answer: dict[str, Sequence[int]]) -> None:
         "give three numbers for each mask: {'A': (one layer, two layers, three layers), ...}",
     )
     for name, counts in answer.items():
+        line = f"{name}: three whole numbers, the leaks in 1, 2 and 3 layers (`int(...)` makes one "
+        expect(isinstance(counts, list | tuple), line + "of a tensor)")
         if any(each is Ellipsis for each in counts):
             raise NotImplementedError
         expect(
             len(counts) == len(DEPTHS) and all(type(each) is int for each in counts),
-            f"{name}: three whole numbers, the leaks in 1, 2 and 3 layers",
+            line + "of a tensor)",
         )
         expect(
             max(counts) < TOKENS,
@@ -102,7 +104,7 @@ def check_windows(how_far: Callable[[Sequence[int]], int]) -> None:
     said = {tuple(stack): how_far(list(stack)) for stack in STACKS}
     expect(
         all(isinstance(each, int) for each in said.values()),
-        "return a whole number: how many places back",
+        "return a whole number: how many places back (`int(...)` makes one of a tensor)",
     )
     three = said[4, 4, 4]
     expect(
@@ -141,7 +143,12 @@ def check_row(row: Callable[[Sequence[int], Sequence[int]], tuple[Tensor, Tensor
     """``row(lengths, given)`` -> who may look bool (T, T), positions int (T,)."""
     for lengths, given in ROWS:
         total, first = sum(lengths), lengths[0]
-        visible, positions = row(lengths, given)
+        found = row(lengths, given)
+        expect(
+            isinstance(found, tuple) and len(found) == 2,
+            "return two things: who may look, and the positions",
+        )
+        visible, positions = found
         expect(
             isinstance(visible, Tensor)
             and visible.dtype == torch.bool
@@ -150,6 +157,10 @@ def check_row(row: Callable[[Sequence[int], Sequence[int]], tuple[Tensor, Tensor
         )
         _check_mask(visible, lengths, given)
         positions = torch.as_tensor(positions)
+        expect(
+            not positions.is_floating_point(),
+            "positions are whole numbers: they choose rows of an embedding",
+        )
         expect(
             positions.tolist() != list(range(total)),
             "positions run on through the row: the second story would begin in the middle. They "
@@ -176,16 +187,21 @@ def _check_mask(visible: Tensor, lengths: Sequence[int], given: Sequence[int]) -
     for number, here in enumerate((slice(0, cut), slice(cut, None))):
         inside, n = visible[here, here], given[number]
         wanted = dense(prefix_lm(n), lengths[number])[0, 0]
-        marks.append(bool(torch.equal(inside, wanted)))
+        wrong = (inside != wanted).nonzero().tolist()
+        marks.append(wrong[0] if wrong else None)
     whole = dense(documents(ids) & prefix_lm(given[0]), ids.shape[1])[0, 0]
     expect(
-        marks[1] or not torch.equal(visible, whole),
+        marks[1] is None or not torch.equal(visible, whole),
         "the prefix counts from the beginning of the row: only the first story's given words see "
         "each other, the second is causal throughout. The prefix is each story's own",
     )
-    for number, right in enumerate(marks):
-        expect(
-            right,
-            f"story {number + 1} of {lengths[number]} tokens, {given[number]} of them given: the "
-            "given ones see each other and nothing behind them, the rest sees what is before it",
-        )
+    for number, wrong in enumerate(marks):
+        if wrong is not None:
+            q, k = (place + number * cut for place in wrong)
+            may = "looks at" if visible[q, k] else "does not look at"
+            expect(
+                False,
+                f"story {number + 1} of {lengths[number]} tokens, {given[number]} of them given: "
+                "the given ones see each other and nothing behind them, the rest sees itself and "
+                f"what is before it; yours: token {q} of the row {may} token {k}",
+            )

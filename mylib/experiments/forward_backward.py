@@ -9,8 +9,9 @@ backward: forward tokens are equal, and tokens in all are not. ``forward``, ``ba
 document above the floor on 1,000 fresh documents, with the interval over documents. ``data``: fresh
 documents at every step, or so many, read over and over. ``best_forward``: after the step at which
 300 other documents were read best. ``cut_...``: without the last 1, 2, ... layers, final norm and
-head as they were; ``refit_...``: the same with norm and head fitted anew for 40 steps, layers
-frozen. ``probe``: share of middle tokens whose direction a line tells, from layer 0 on.
+head as they were; ``refit_...``: the same with norm and head fitted anew for 40 steps, for this
+direction alone, layers frozen. ``probe``: share of middle tokens whose direction a line tells, from
+layer 0 on.
 
 Runs that are in the table are not made again: more sizes, seeds and values of p_bw only add rows.
 """
@@ -153,14 +154,16 @@ def measured(
         row |= {name: excess.mean, f"{name}_low": excess.low, f"{name}_high": excess.high}
     row["probe"] = direction_probe(model, objective, held, known=len(held) // 4)
     few = held[: sizes["few"]]
-    for kept in range(config.n_layer - 1, 0, -1):
-        shorter = without_last(model, config.n_layer - kept)
+    for gone in range(1, config.n_layer):
+        shorter = without_last(model, gone)
         cut = read(shorter, objective, few)
-        own = OwnHead(shorter).to(device)
-        everyone = OBJECTIVES[run.mask](1.0, direction_tokens=run.told)
-        fit(own, everyone, gazette, sizes["refit"], learning_rate=3e-3, **how)
-        for name, values in (("cut", cut), ("refit", read(own, objective, few))):
-            for way, each in zip(("forward", "backward"), values, strict=True):
+        for number, way in enumerate(("forward", "backward")):
+            # A head for each direction: one that had to serve both would hide what is there.
+            own = OwnHead(shorter).to(device)
+            alone = OBJECTIVES[run.mask](float(number), direction_tokens=run.told, either=True)
+            fit(own, alone, gazette, sizes["refit"], learning_rate=3e-3, **how)
+            refit = read(own, objective, few)[number]
+            for name, each in (("cut", cut[number]), ("refit", refit)):
                 excess = float((each - floor[: len(few)]).mean())
                 row.setdefault(f"{name}_{way}", []).append(excess)
     if run.data != "fresh" and best["model"]:
