@@ -12,7 +12,11 @@ from .probes import eval_mode
 
 @torch.no_grad()
 def states(model: GPT, batch: Batch) -> list[Tensor]:
-    """The residual stream before the first block and after each: n_layer + 1 tensors (B, T, C)."""
+    """The residual stream before the first block and after each: n_layer + 1 tensors (B, T, C).
+
+    They are on the CPU, wherever the model is.
+    """
+    batch = batch.to(next(model.parameters()).device)
     found: list[Tensor] = []
     hooks = [model.h[0].register_forward_pre_hook(lambda _, given: found.append(given[0]))]
     hooks += [
@@ -24,7 +28,7 @@ def states(model: GPT, batch: Batch) -> list[Tensor]:
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return [state.cpu() for state in found]
 
 
 def linear_probe(known: Tensor, labels: Tensor, fresh: Tensor, ridge: float = 1e-2) -> Tensor:

@@ -78,7 +78,9 @@ def test_forward_backward(tmp_path):
     for row in rows:
         assert float(row["forward_low"]) <= float(row["forward"]) <= float(row["forward_high"])
         assert len(row["probe"].split()) == 3 and row["probe"].startswith("0.5000 ")
-        assert len(row["cut_forward"].split()) == len(row["refit_backward"].split()) == 1
+        assert len(row["cut_forward"].split()) == len(row["cut_backward"].split()) == 1
+        main = row["mask"] == "right" and row["data"] == "fresh"
+        assert len(row["refit_forward"].split()) == len(row["refit_backward"].split()) == main
         assert bool(row["best_step"]) == (row["data"] != "fresh")
     assert {int(r["tokens"]) / int(r["forward_tokens"]) for r in rows} == {1, 2}
     # Nothing is made twice; another value only adds rows.

@@ -47,6 +47,18 @@ def forward_labels(rows, lengths):
     return turned(rows, lengths, targets=after)
 
 
+def no_bos(rows, lengths):
+    inputs, targets, positions = turned(rows, lengths)
+    targets = targets.clone()
+    targets[:, 0] = -100
+    return inputs, targets, positions
+
+
+def one_too_high(rows, lengths):
+    inputs, targets, positions = turned(rows, lengths)
+    return inputs, targets, positions + 1
+
+
 @pytest.mark.parametrize(
     ("backward", "line"),
     [
@@ -55,6 +67,8 @@ def forward_labels(rows, lengths):
         (forward_labels, "forward labels: your outputs must name the word to their right"),
         (lambda r, n: turned(r, n, targets=r[:, 1:]), "the labels are not shifted"),
         (lambda r, n: turned(r, n, pads=True), "stands on a pad is asked"),
+        (no_bos, "output 0 must name <bos>"),
+        (one_too_high, "one too high: <eos> is 0"),
         (
             lambda r, n: turned(r, n, positions=torch.arange(r.shape[1] - 1).expand(len(r), -1)),
             "they count from the start",
@@ -117,11 +131,12 @@ def mask_is_a_triangle(read, story):
     [
         (replaced_only, "is a right mask enough"),
         (lambda r, s: longer_only(r, s, shift=False), "compare row i with row i"),
-        (lambda r, s: True, "you say True of all six"),
+        (lambda r, s: True, "you say True of all seven"),
         (lambda r, s: False, "you accuse the reader with the right mask and positions"),
         (mask_is_a_triangle, "To see less than is allowed"),
         (lambda r, s: len(s) > 11, "yes for one story, no for another"),
         (seen_from_the_end, "goes free"),
+        (longer_only, "one reader peeks from a single place"),
     ],
 )
 def test_wrong_tests_are_named(innocent, line):
@@ -129,7 +144,7 @@ def test_wrong_tests_are_named(innocent, line):
         chapter08.check_innocent(innocent)
 
 
-def test_the_six_readers_are_what_they_are_called():
+def test_the_seven_readers_are_what_they_are_called():
     solve = cell(NOTEBOOK, "exercise-2-solution")["innocent_solution"]
     for name, (read, honest) in chapter08.readers().items():
         assert solve(read, chapter08._story(9)) is honest, name
@@ -165,6 +180,12 @@ def either(p_bw, steps, batch, corpus, die):
     return {**answer, "passes": passes}
 
 
+def without_a_die(p_bw, steps, batch, corpus, die):
+    """Backward at every so many steps: nothing is left to chance."""
+    faces = iter(list(range(10)) * steps)
+    return plan(p_bw, steps, batch, corpus, lambda: next(faces))
+
+
 def wrong_order(*args):
     answer = plan(*args)
     order = answer["passes"] == ["fw", "bw"] * 40
@@ -180,6 +201,10 @@ def wrong_order(*args):
         (lambda *a: plan(*a, fresh=lambda read: read), "do not become .* fresh ones"),
         (lambda *a: plan(*a, fresh=lambda read: 1), "different ones, not 1"),
         (lambda *a: plan(*a, below=lambda n: n < 5 and a[0] > 0), "of a fair die"),
+        (lambda *a: plan(*a, below=lambda n: n >= round(10 * a[0])), "coin is upside down"),
+        (lambda *a: {**plan(*a), "passes": [["fw", "bw"]]}, "one flat list of strings"),
+        (lambda *a: plan(*a, every=2, below=lambda n: n % 5 < round(5 * a[0])), "upside|once|fair"),
+        (without_a_die, "throw the die exactly once"),
         (wrong_order, "the forward reading comes first"),
         (lambda *a: {**plan(*a), "forward": 7}, "are 320 read forward"),
         (lambda *a: {}, "return a dictionary"),
