@@ -154,13 +154,23 @@ def test_positions_go_on_behind_the_cache():
 @pytest.mark.parametrize("name", ["bidirectional", "anticausal", "prefix", "window", "hybrid"])
 def test_a_mask_that_would_change_cached_states_is_refused(name):
     model, ids, cache = tiny.gpt(), tiny.ids(1, 6), Cache()
-    model(ids[:, :2], MASKS[name], cache=cache)
+    mask = MASKS[name]
+    if name == "prefix":  # the same mask by its tokens; a number is refused at once, see below
+        mask = masks.prefix_lm(torch.arange(6)[None] < 3)
+    model(ids[:, :2], mask, cache=cache)
     with pytest.raises(ValueError, match=r"cached token \d may look at new token [2345]"):
-        model(ids[:, 2:], MASKS[name], cache=cache)
+        model(ids[:, 2:], mask, cache=cache)
     assert cache.length == 2  # nothing half-read
     first = {"bidirectional": (0, 2), "window": (1, 2), "hybrid": (0, 3)}.get(name, (0, 2))
     with pytest.raises(ValueError, match="cached token {} .* new token {},".format(*first)):
-        model(ids[:, 2:], MASKS[name], cache=cache)
+        model(ids[:, 2:], mask, cache=cache)
+
+
+def test_a_prefix_longer_than_what_is_read_is_refused_at_once():
+    model, ids, cache = tiny.gpt(), tiny.ids(1, 6), Cache()
+    with pytest.raises(ValueError, match=r"prefix_lm\(3\).* rows of 3 tokens or more, not 2"):
+        model(ids[:, :2], masks.prefix_lm(3), cache=cache)
+    assert cache.length == 0
 
 
 def test_a_prefix_that_was_read_whole_may_be_cached():
