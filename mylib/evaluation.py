@@ -38,10 +38,23 @@ def evaluate(
     needs a canvas and no ``row`` says how large it is.
     """
     total = torch.zeros(len(documents))
-    for start, each in _passes(model, objective, documents, generator, batch, row):
+    for start, _, each in _passes(model, objective, documents, generator, batch, row):
         nll = answer_nll(model, objective, each) * each.weights
         total.index_add_(0, start + each.asked.nonzero()[:, 0], nll)
     return total
+
+
+def evaluate_passes(
+    model: Model, objective: Objective, documents: Sequence, batch: int = 64
+) -> list[Tensor]:
+    """`evaluate` for each pass of an objective by itself: one tensor (documents,) a pass, nats."""
+    found: list[Tensor] = []
+    for start, number, each in _passes(model, objective, documents, None, batch, None):
+        if number == len(found):
+            found.append(torch.zeros(len(documents)))
+        nll = answer_nll(model, objective, each) * each.weights
+        found[number].index_add_(0, start + each.asked.nonzero()[:, 0], nll)
+    return found
 
 
 @torch.no_grad()
@@ -59,8 +72,8 @@ def predict(
     makes one pass. Arguments and errors as those of `evaluate`.
     """
     found: list[Tensor] = []
-    for start, each in _passes(model, objective, documents, generator, batch, row):
-        if start < len(found):
+    for _, number, each in _passes(model, objective, documents, generator, batch, row):
+        if number:
             raise ValueError(f"{objective} makes several passes: which one is to be predicted?")
         moved = each.to(next(model.parameters()).device)
         found += model.answers(moved).float().cpu().split(each.asked.sum(1).tolist())
@@ -74,11 +87,11 @@ def answer_nll(model: Model, objective: Objective, batch: Batch) -> Tensor:
     return objective.nll(model.answers(moved), moved).float().cpu()
 
 
-def _passes(model, objective, documents, generator, batch, row) -> Iterator[tuple[int, Batch]]:
-    """Every pass with the number of its first document; the model is in evaluation mode."""
+def _passes(model, objective, documents, generator, batch, row) -> Iterator[tuple[int, int, Batch]]:
+    """The first document, the number of the pass, and the pass; the model is in evaluation mode."""
     noise = torch.Generator().manual_seed(0) if generator is None else generator
     with eval_mode(model):
         for start in range(0, len(documents), batch):
             rows = objective.alone(list(documents[start : start + batch]), row)
-            for each in objective.passes(rows, noise):
-                yield start, each
+            for number, each in enumerate(objective.passes(rows, noise)):
+                yield start, number, each

@@ -28,6 +28,7 @@ __all__ = [
     "Report",
     "audit",
     "certificate",
+    "hops_of",
     "influence",
     "layer_influence",
     "leak_path",
@@ -52,10 +53,9 @@ class Leak:
     path: tuple[int, ...]
 
     def __str__(self) -> str:
-        hops = [p for n, p in enumerate(self.path) if n == 0 or p != self.path[n - 1]]
         return (
             f"row {self.row}: output {self.output} must name word {self.source} and sees it: "
-            + " <- ".join(map(str, hops))
+            + hops_of(self.path)
         )
 
 
@@ -149,6 +149,16 @@ def leak_path(visible: Tensor, layers: int, output: int, source: int) -> tuple[i
         choices = [source, here, *onward.nonzero()[:, 0].tolist()]
         path.append(next(c for c in choices if onward[c]))
     return tuple(path)
+
+
+def hops_of(path: tuple[int, ...]) -> str:
+    """A path in words, layers in which it stays where it is left out.
+
+    >>> hops_of((0, 3, 3, 1))
+    '0 <- 3 <- 1'
+    """
+    moves = [p for n, p in enumerate(path) if n == 0 or p != path[n - 1]]
+    return " <- ".join(map(str, moves))
 
 
 def _refuse_blind(batch: Batch, visible: Tensor) -> None:

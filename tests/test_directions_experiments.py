@@ -1,11 +1,10 @@
 """The experiments of chapter 08: they run, go on where they were, and mean what they say."""
 
-import csv
-import json
 from types import SimpleNamespace
 
 import pytest
 import torch
+from tables import VERSES, read
 
 from mylib import tokenizer
 from mylib.experiments import forward_backward, reversal, two_ways
@@ -24,11 +23,6 @@ def chance(seed=0):
 @pytest.fixture(scope="module")
 def texts():
     return Gazette.load().sample(12, chance(1))
-
-
-def read(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file)), json.loads(path.with_suffix(".json").read_text())
 
 
 def test_the_published_mask_is_the_causal_one_flipped_in_each_document(texts):
@@ -176,8 +170,7 @@ def test_the_committed_reversal_says_what_the_chapter_says():
 
 
 def test_two_ways(tmp_path, monkeypatch):
-    verses = "The quality of mercy is not strained, it droppeth as the gentle rain from heaven\n"
-    monkeypatch.setattr(two_ways, "tiny_shakespeare", lambda: verses * 80)
+    monkeypatch.setattr(two_ways, "tiny_shakespeare", lambda: VERSES)
     out = tmp_path / "two_ways.csv"
     command = ["--smoke", "--out", str(out)]
     two_ways.main(command)

@@ -1,17 +1,14 @@
 """The experiment scripts run (tiny), resume, and say how their files were made."""
 
-import csv
-import json
 import math
 
 import pytest
 import torch
+from tables import VERSES, read
 
 from mylib.experiments import leakage, opening, optimiser, results, shakespeare
 from mylib.files import data_path
 from mylib.tokenizer import decode
-
-VERSES = "The quality of mercy is not strained, it droppeth as the gentle rain from heaven\n" * 60
 
 
 @pytest.fixture(autouse=True)
@@ -19,11 +16,6 @@ def verses(monkeypatch):
     """A text that needs no download."""
     for script in (leakage, opening, optimiser, shakespeare):
         monkeypatch.setattr(script, "tiny_shakespeare", lambda: VERSES)
-
-
-def read(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file)), json.loads(path.with_suffix(".json").read_text())
 
 
 def test_optimiser(tmp_path):

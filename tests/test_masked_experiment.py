@@ -1,19 +1,10 @@
 """The experiment of chapter 04 runs (tiny) and resumes; its table is what the chapter says."""
 
-import csv
-import json
-
 import pytest
+from tables import VERSES, read
 
 from mylib.experiments import masked
 from mylib.files import data_path
-
-VERSES = "The quality of mercy is not strained, it droppeth as the gentle rain from heaven\n" * 60
-
-
-def read(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file)), json.loads(path.with_suffix(".json").read_text())
 
 
 def test_it_runs_and_goes_on(tmp_path, monkeypatch):

@@ -1,12 +1,11 @@
 """Chapter 06 beyond its cells: exact ceilings, patience, the experiment and its files."""
 
-import csv
 import itertools
-import json
 import math
 
 import pytest
 import torch
+from tables import read
 
 from mylib.experiments import questions
 from mylib.files import data_path
@@ -159,11 +158,6 @@ def test_a_score_that_is_no_number(small):
 
 
 # -- the experiment ----------------------------------------------------------------------------
-
-
-def read(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file)), json.loads(path.with_suffix(".json").read_text())
 
 
 def test_what_is_said_and_wanted(gazette, small):

@@ -1,10 +1,8 @@
 """The experiment of chapter 05 runs (tiny) and resumes; its table holds what the chapter says."""
 
-import csv
-import json
-
 import pytest
 import torch
+from tables import read
 from tiktoken import Encoding
 
 from mylib.datasets import Sentence
@@ -25,11 +23,6 @@ def offline(monkeypatch):
     """Three sentences over and over, and the Gazette's tokens: no file of WNUT-17, no GPT-2."""
     monkeypatch.setattr(wnut17, "wnut17", lambda split: SOME * 8)
     monkeypatch.setattr(wnut17, "gpt2_tokenizer", load_tokenizer)
-
-
-def read(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file)), json.loads(path.with_suffix(".json").read_text())
 
 
 def test_it_runs_and_goes_on(offline, tmp_path):

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from .. import tokenizer
+from ..evaluation import evaluate, evaluate_passes
 from ..floors import answer_counts, excess_per_answer, left_floor
 from ..gazette import Gazette
 from ..masks import bidirectional
 from ..metrics import Interval, bootstrap, paired_excess
 from ..model import GPT
-from ..objectives import ForwardBackward, MaskedLM, NextToken, PrefixLM, Rows
+from ..objectives import ForwardBackward, MaskedLM, NextToken, PrefixLM
 from ..sampling import aligned, generate, generate_backward, write
 from ..tasks import headline_prompts
 from ..tokenizer import BOS, BW, EOS, FW, MASK
-from ..train import answer_nll, evaluate
 
 HELD_OUT = 2**31  # the seed of the documents that models are judged on
 
@@ -145,13 +145,8 @@ def measure_masked(model: GPT, gazette: Gazette, n: int = 4000) -> dict:
 
 def both_ways(model: GPT, documents: list[Tensor]) -> tuple[Tensor, Tensor]:
     """-log p of each document read forward and backward, nats (N,) each."""
-    objective, found = ForwardBackward(), ([], [])
-    for start in range(0, len(documents), 64):
-        rows = Rows.padded(documents[start : start + 64])
-        for way, batch in zip(found, objective.passes(rows, torch.Generator()), strict=True):
-            total, owner = torch.zeros(len(rows.tokens)), batch.asked.nonzero()[:, 0]
-            way.append(total.index_add_(0, owner, answer_nll(model, objective, batch)))
-    return torch.cat(found[0]), torch.cat(found[1])
+    forward, backward = evaluate_passes(model, ForwardBackward(), documents)
+    return forward, backward
 
 
 def floor(gazette: Gazette, documents: list[Tensor]) -> Tensor:

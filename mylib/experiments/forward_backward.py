@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -28,23 +29,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..evaluation import answer_nll
+from ..evaluation import evaluate_passes
 from ..files import data_path
 from ..gazette import Gazette
 from ..layers import direction_probe
-from ..masks import Mask
+from ..masks import Mask, documents
 from ..metrics import paired_excess
 from ..model import GPT, GPTConfig
 from ..objectives import Batch, ForwardBackward, Rows
-from ..probes import eval_mode
 from ..surgery import OwnHead, without_last
 from ..train import draw, fit, generator
 from .results import Table, origin
 
 SIZES = ("2x32", "4x48", "6x64")
 P_BW = (0.0, 0.05, 0.1, 0.5, 1.0)
-REFITTED = (0.0, 0.1, 1.0)
+FEW_P_BW = (0.0, 0.1, 1.0)
 HELD_OUT, DEV = 2**31, 2**30
+read = partial(evaluate_passes, batch=128)  # nats of each document, forward and backward
 KEY = ("mask", "size", "p_bw", "told", "data", "seed")
 VALUES = (
     *("forward", "forward_low", "forward_high", "backward", "backward_low", "backward_high"),
@@ -68,12 +69,11 @@ class Published(ForwardBackward):
 def published(rows: Rows) -> Mask:
     """The flipped mask within each document, for the inputs of a backward pass."""
     inside = rows.document[:, 1:].masked_fill(rows.document[:, 1:] != rows.document[:, :-1], -1)
-    return Mask(
-        lambda b, h, q, k, ids, place, left: (
-            (ids[b, q] == ids[b, k]) & (ids[b, k] >= 0) & (place[b, k] <= left[b, q])
-        ),
-        *("published", inside, rows.position[:, 1:] - 1, rows.from_end[:, 1:]),
+    reflected = Mask(
+        lambda b, h, q, k, place, left: place[b, k] <= left[b, q],
+        *("reflected", rows.position[:, 1:] - 1, rows.from_end[:, 1:]),
     )
+    return reflected & documents(inside)
 
 
 OBJECTIVES = {"right": ForwardBackward, "published": Published}
@@ -97,7 +97,7 @@ class Run(NamedTuple):
     def refitted(self) -> bool:
         """Whether heads are fitted anew: it takes as long as the training, so only where asked."""
         main = self.mask == "right" and self.data == "fresh" and self.told
-        return main and self.p_bw in REFITTED
+        return main and self.p_bw in FEW_P_BW
 
     def config(self, vocab_size: int) -> GPTConfig:
         layers, width = map(int, self.size.split("x"))
@@ -112,24 +112,12 @@ def runs(options: argparse.Namespace) -> list[Run]:
     ):
         if p_bw == 0 and mask != "right":
             continue
-        if data != "fresh" and (mask != "right" or p_bw not in (0, 0.1, 1) or size == "4x48"):
+        if data != "fresh" and (mask != "right" or p_bw not in FEW_P_BW or size == "4x48"):
             continue
         found.append(Run(mask, size, p_bw, True, data, seed))
         if (mask, size, data) == ("right", "4x48", "fresh") and p_bw in (0.1, 1):
             found.append(Run(mask, size, p_bw, False, data, seed))
     return found
-
-
-def read(model, objective: ForwardBackward, documents: Sequence[Tensor]) -> list[Tensor]:
-    """-log p of each document, forward and backward, nats (N,) each."""
-    found: list[list[Tensor]] = [[], []]
-    with eval_mode(model):
-        for start in range(0, len(documents), 128):
-            rows = Rows.padded(list(documents[start : start + 128]))
-            for way, batch in zip(found, objective.passes(rows, torch.Generator()), strict=True):
-                nll, owner = answer_nll(model, objective, batch), batch.asked.nonzero()[:, 0]
-                way.append(torch.zeros(len(rows.tokens)).index_add_(0, owner, nll))
-    return [torch.cat(way) for way in found]
 
 
 def measured(

@@ -34,7 +34,7 @@ from ..model import GPT, GPTConfig
 from ..objectives import MaskedLM, NextMasked
 from ..tokenizer import FIRST_WORD, load_tokenizer
 from ..train import fit
-from .results import Table, origin
+from .results import Table, origin, rounded
 
 SAME_OR_NEXT = {"same": MaskedLM, "next": NextMasked}
 SIDES = {"both": bidirectional, "left": causal}
@@ -46,8 +46,7 @@ def per_word(
 ) -> dict[str, float]:
     """Nats per hidden word, beyond the oracle's if there is one; always the same words."""
     counts = answer_counts(model, objective, texts, torch.Generator().manual_seed(7), gazette)
-    found = excess_per_answer(counts)
-    return {key: round(value, 4) for key, value in found._asdict().items()}
+    return rounded(excess_per_answer(counts))
 
 
 def start(table: Table, options: argparse.Namespace) -> None:

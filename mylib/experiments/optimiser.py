@@ -30,7 +30,7 @@ from ..metrics import paired_excess
 from ..model import GPT, GPTConfig
 from ..objectives import NextToken, Rows
 from ..tokenizer import load_tokenizer
-from .results import Table, origin
+from .results import Table, origin, rounded
 
 KEY = ("part", "choice", "learning_rate", "schedule", "seed")
 VALUES = ("unit", "value", "low", "high", "seconds")
@@ -91,7 +91,7 @@ def quality(table: Table, config: GPTConfig, steps: int, judged: int, seeds: Seq
             train.fit(model, NextToken(), gazette, steps, **settings)
         seconds = time.perf_counter() - start
         excess = paired_excess(train.evaluate(model, NextToken(), fresh), oracle)
-        interval = {name: round(number, 4) for name, number in excess._asdict().items()}
+        interval = rounded(excess)
         value = interval.pop("mean")
         unit = "nats per document over the floor"
         table.add(

@@ -30,7 +30,7 @@ from ..model import GPT, GPTConfig
 from ..objectives import Batch, NextToken, PrefixLM, Rows
 from ..tokenizer import load_tokenizer
 from ..train import fit
-from .results import Table, origin
+from .results import Table, origin, rounded
 
 WINDOW, GIVEN = 64, 32
 
@@ -89,10 +89,6 @@ def main(argv: Sequence[str] | None = None) -> None:
                 table.add(seed=seed, trained=name, read=read, **rounded(found))
             found = paired_difference(counts["open"], counts["closed"], per_word)
             table.add(seed=seed, trained=name, read="open - closed", **rounded(found))
-
-
-def rounded(found: Interval) -> dict[str, float]:
-    return {key: round(value, 4) for key, value in found._asdict().items()}
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ..files import replacing
+from ..metrics import Interval
 
 
 def origin(script: str, argv: Sequence[str] | None) -> dict:
@@ -28,6 +29,11 @@ def origin(script: str, argv: Sequence[str] | None) -> dict:
 def write_json(path: Path, facts: dict) -> None:
     with replacing(path) as aside:
         aside.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def rounded(interval: Interval) -> dict[str, float]:
+    """Mean and bounds of an interval by name, to four places."""
+    return {name: round(value, 4) for name, value in interval._asdict().items()}
 
 
 class Table:

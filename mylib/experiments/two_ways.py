@@ -28,7 +28,7 @@ from ..probes import eval_mode
 from ..tokenizer import load_tokenizer
 from ..train import fit
 from .forward_backward import OBJECTIVES
-from .results import Table, origin
+from .results import Table, origin, rounded
 
 WINDOW = 64
 SETTINGS = (("right", 0.0), ("right", 0.1), ("right", 1.0), ("published", 1.0))
@@ -83,8 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             forward, backward = both(model, objective, windows)
             found = dict(forward=forward, backward=backward, difference=backward - forward)
             for read, nats in found.items():
-                interval = bootstrap(nats.double())._asdict()
-                table.add(**key, read=read, **{k: round(v, 4) for k, v in interval.items()})
+                table.add(**key, read=read, **rounded(bootstrap(nats.double())))
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def dense(
     device = mask.rows[0].device if mask.rows else None
     query = _indices(queries, device)
     key = query if keys is None else _indices(keys, query.device)
-    if len(key):
+    if mask.tokens and len(key):  # else there is nothing to wait for, on a GPU
         mask.check_tokens(int(key.max()) + 1)
     b = torch.arange(batch, device=query.device)[:, None, None, None]
     h = torch.arange(heads, device=query.device)[None, :, None, None]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..leaks import leak_path
+from ..leaks import hops_of, leak_path
 from ..masks import (
     Mask,
     bidirectional,
@@ -112,8 +112,7 @@ def composed(first: str, join: str, second: str, layers: int) -> tuple[Figure, s
     fig.tight_layout()
     if path is None:
         return fig, f"{name}: {counts}; no leak"
-    hops = [p for n, p in enumerate(path) if n == 0 or p != path[n - 1]]
-    return fig, f"{name}: {counts}; first path {' <- '.join(map(str, hops))}"
+    return fig, f"{name}: {counts}; first path {hops_of(path)}"
 
 
 def trellis(ax: Axes, path: tuple[int, ...] | None, layers: int) -> None:
