@@ -14,7 +14,7 @@ from torch import Tensor
 from .evaluation import Model, answer_nll
 from .gazette import Gazette
 from .masks import dense
-from .metrics import Interval, bootstrap_over
+from .metrics import Interval, bootstrap_over, paired_excess
 from .objectives import Batch, Objective
 from .probes import eval_mode
 from .tokenizer import MASK, PAD
@@ -25,11 +25,11 @@ ROWS = 64  # at once: (ROWS, T, V) numbers are held
 def answer_floor(gazette: Gazette, batch: Batch) -> Tensor:
     """-log p of every answer given all words that the batch shows, nats (N,), float64.
 
-    The floor of masked objectives, for rows of one document each whose <eos> is shown, and for
-    outputs that may look everywhere. Raises `ValueError` where an input shows a wrong word (the
-    oracle would take it for a right one), for answers that are no clean word, for a mask that hides
-    some words from some outputs (packed rows among them), and for a text that the grammar cannot
-    write.
+    The floor of masked objectives, for rows of one document each, and for outputs that may look
+    everywhere. The oracle takes a hidden end or padding for open: on a canvas the length is free.
+    Raises `ValueError` where an input shows a wrong word (the oracle would take it for a right
+    one), for answers that are no clean word, for a mask that hides some words from some outputs
+    (packed rows among them), and for a text that the grammar cannot write.
     """
     place = torch.arange(batch.inputs.shape[1]).expand_as(batch.inputs)
     right = batch.shown == place
@@ -82,24 +82,36 @@ def answer_counts(
     generator: torch.Generator,
     gazette: Gazette | None = None,
     floor: Callable[[Gazette, Batch], Tensor] = answer_floor,
+    row: int | None = None,
 ) -> Tensor:
     """Answers, the model's nats and the oracle's for each document: float64 (documents, 3).
 
-    For objectives of one pass; the model is asked as `evaluate` asks it, the oracle by ``floor``.
-    Without a gazette the third column is 0.
+    For objectives of one pass; the model is asked as `evaluate` asks it, the oracle by ``floor``,
+    and both are weighted as the objective weighs its answers. Without a gazette the third column
+    is 0. ``row``: tokens of a row, for objectives that need a canvas.
     """
     found = torch.zeros(len(documents), 3, dtype=torch.float64)
     for start in range(0, len(documents), ROWS):
-        rows = objective.alone(documents[start : start + ROWS])
+        rows = objective.alone(documents[start : start + ROWS], row)
         (batch,) = objective.passes(rows, generator)
         owner = start + batch.asked.nonzero()[:, 0]
         with eval_mode(model):
-            columns = [torch.ones(len(owner)), answer_nll(model, objective, batch)]
+            columns = [torch.ones(len(owner)), answer_nll(model, objective, batch) * batch.weights]
         if gazette is not None:
-            columns.append(floor(gazette, batch))
+            columns.append(floor(gazette, batch) * batch.weights)
         for column, values in enumerate(columns):
             found[:, column].index_add_(0, owner, values.double())
     return found
+
+
+def bound_gap(counts: Tensor) -> Interval:
+    """Nats per document by which a model's bound lies above the entropy, from `answer_counts` of
+    `AbsorbingDiffusion`, paired.
+
+    Model and oracle answer the same questions, and the oracle's bound *is* the entropy; the noise
+    of which words were hidden is in both and cancels.
+    """
+    return paired_excess(counts[:, 1], counts[:, 2])
 
 
 def excess_per_answer(counts: Tensor) -> Interval:

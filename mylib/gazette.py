@@ -278,6 +278,37 @@ class Gazette:
             found.append(out[:, : ids.shape[1]])
         return torch.cat(found)
 
+    def choices(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The template (B,) and the row of every draw of the grammar (B, D) behind documents.
+
+        ``ids`` as for `log_prob`; rows of draws that belong to other templates mean nothing. Where
+        two templates can write a text, the likelier one. Raises `ValueError` for an invalid text.
+        """
+        ids, t, found = self._whole(ids), self._templates, []
+        for i, v in self._chunks(ids, torch.ones_like(ids, dtype=torch.bool)):
+            joint, rows = t.joint(*t.seen(i, v))
+            found.append((joint.amax(-1), joint.argmax(-1), rows.argmax(-1)))
+        best, template, rows = (torch.cat(parts) for parts in zip(*found, strict=True))
+        if (best == -math.inf).any():
+            raise ValueError(f"row {int(best.argmin())} is no document of this grammar")
+        return template, rows
+
+    def groups(self, ids: Tensor, visible: Tensor) -> Tensor:
+        """Which hidden words of a row depend on each other: int (B, T), equal numbers do.
+
+        Words of one draw of the row's template have its number, words that the template fixes -1.
+        While the shown words leave several templates open, all words have number 0.
+        """
+        t, found = self._templates, []
+        for i, v in self._chunks(ids, visible):
+            joint, _ = t.joint(*t.seen(i, v))
+            share, template = joint.softmax(-1).max(-1)
+            open_ = ~(share > 1 - 1e-9)  # also where nothing fits
+            found.append(t.draw_at[template].masked_fill(open_[:, None], 0))
+        return pad(torch.cat(found), (0, max(ids.shape[1] - self.length, 0)), value=-1)[
+            :, : ids.shape[1]
+        ]
+
     def questions(
         self, n: int, generator: torch.Generator, right: float = 0.5, none: float = 0.2
     ) -> list[Asked]:

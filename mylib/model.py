@@ -267,8 +267,12 @@ class GPT(nn.Module):
                 f"asked for {low}..{high}"
             )
 
-    def save(self, path: str | Path, **notes: str) -> None:
-        """Write weights, config and ``notes`` to one safetensors file, whole or not at all."""
+    def save(self, path: str | Path, *, half: bool = False, **notes: str) -> None:
+        """Write weights, config and ``notes`` to one safetensors file, whole or not at all.
+
+        ``half``: the file holds the weights rounded to float16, half the size; `load` makes float32
+        of them again.
+        """
         from safetensors.torch import save_file
 
         header = {"format": FORMAT, "config": json.dumps(dataclasses.asdict(self.config))}
@@ -276,7 +280,8 @@ class GPT(nn.Module):
             raise ValueError(f"a note cannot be called {sorted(taken)[0]!r}")
         header |= {key: str(value) for key, value in notes.items()}
         with replacing(path) as aside:
-            tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+            weights = {n: t.half() if half else t for n, t in self.state_dict().items()}
+            tensors = {name: weight.contiguous() for name, weight in weights.items()}
             save_file(tensors, aside, header)
 
     @classmethod

@@ -17,6 +17,7 @@ R rows of the largest table, C length of the canvas.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -82,6 +83,16 @@ class Templates:
     def cell_template(self) -> Tensor:
         return self.draw_template[self.cell_draw]
 
+    @cached_property
+    def draw_at(self) -> Tensor:
+        """The draw behind each word of each template, counted within it; -1: none. int (K, C)."""
+        first = torch.full((len(self.prior),), len(self.draw_template)).scatter_reduce(
+            0, self.draw_template, torch.arange(len(self.draw_template)), "amin"
+        )
+        found = torch.full((len(self.prior), self.length), -1)
+        found[self.cell_template, self.cell_position] = self.cell_draw - first[self.cell_template]
+        return found
+
     def word_id(self, unit: str) -> int:
         ids = self.encoding.encode_ordinary(unit)
         if len(ids) != 1:
@@ -104,7 +115,8 @@ class Templates:
         """
         size = len(self.draw_weights)
         chance = torch.rand(n, size, dtype=torch.float64, generator=generator)
-        rows = (chance[..., None] > self.draw_weights.cumsum(-1)).sum(-1)
+        # searchsorted counts the cumulative weights below each number, draw by draw.
+        rows = torch.searchsorted(self.draw_weights.cumsum(-1), chance.T.contiguous()).T
         # Rounding can leave the last cumulative weight below 1: stay on rows that exist.
         return torch.minimum(rows, (self.draw_weights > 0).sum(-1) - 1)
 

@@ -7,13 +7,20 @@ from torch import Tensor
 
 from .. import tokenizer
 from ..evaluation import evaluate, evaluate_passes
-from ..floors import answer_counts, excess_per_answer, left_floor
+from ..floors import answer_counts, bound_gap, excess_per_answer, left_floor
 from ..gazette import Gazette
 from ..masks import bidirectional
-from ..metrics import Interval, bootstrap, paired_excess
+from ..metrics import Interval, bootstrap, bootstrap_over, paired_excess
 from ..model import GPT
-from ..objectives import ForwardBackward, MaskedLM, NextToken, PrefixLM
-from ..sampling import aligned, generate, generate_backward, write
+from ..objectives import (
+    AbsorbingDiffusion,
+    Denoising,
+    ForwardBackward,
+    MaskedLM,
+    NextToken,
+    PrefixLM,
+)
+from ..sampling import Flagged, Passes, aligned, generate, generate_backward, write
 from ..tasks import headline_prompts
 from ..tokenizer import BOS, BW, EOS, FW, MASK
 
@@ -141,6 +148,62 @@ def measure_masked(model: GPT, gazette: Gazette, n: int = 4000) -> dict:
         "documents": n,
         "hidden_words": int(words),
     }
+
+
+def measure_denoiser(model: GPT, gazette: Gazette, n: int = 4000, samples: int = 500) -> dict:
+    """How the proofreader judges ``n`` documents, spoiled as in training, and what is written.
+
+    Of all shown words, p([MASK]) > 1/2 is a flag: ``precision`` is the share of flags at wrong
+    words, ``recall`` the share of wrong words that are flagged, by document resampled.
+    ``mask_at_mask``: mean p([MASK]) at hidden words. ``valid_...``: of pages in 17 passes.
+    """
+    fresh = gazette.sample(n, torch.Generator().manual_seed(HELD_OUT))
+    objective, chance = Denoising(), torch.Generator().manual_seed(HELD_OUT)
+    counts, at_mask = [], []
+    for some in (fresh[start : start + 64] for start in range(0, n, 64)):
+        rows = objective.alone(some, gazette.length)
+        (batch,) = objective.passes(rows, chance)
+        with torch.no_grad():
+            says = model(batch.inputs, batch.mask, batch.positions).softmax(-1)[..., MASK]
+        hidden = batch.inputs == MASK
+        wrong, flag = (batch.inputs != rows.tokens) & ~hidden, (says > 0.5) & ~hidden
+        counts.append(torch.stack([(wrong & flag).sum(1), flag.sum(1), wrong.sum(1)], 1))
+        at_mask.append(says[hidden])
+    whole = torch.cat(counts)
+    found: dict = {"units": "shares"}
+    found |= named("precision", bootstrap_over(whole, lambda sums: sums[:, 0] / sums[:, 1]))
+    found |= named("recall", bootstrap_over(whole, lambda sums: sums[:, 0] / sums[:, 2]))
+    found["mask_at_mask"] = round(float(torch.cat(at_mask).mean()), 6)
+    blank = torch.full((samples, gazette.length), MASK)
+    for name, revise in (("plain", None), ("revised", Flagged())):
+        chance = torch.Generator().manual_seed(HELD_OUT)
+        written = write(model, blank, "random", Passes(17), revise=revise, generator=chance).ids
+        found |= named_share(f"valid_{name}", gazette.is_valid(written))
+    return found | {"documents": n, "samples": samples}
+
+
+def measure_diffusion(model: GPT, gazette: Gazette, n: int = 4000, samples: int = 500) -> dict:
+    """The bound on ``n`` fresh documents against the entropy, paired, and what is written.
+
+    ``gap``: nats per document of the bound above the entropy; ``gap_share``: of the entropy.
+    ``valid_...``: shares of valid pages, one word a pass.
+    """
+    fresh = gazette.sample(n, torch.Generator().manual_seed(HELD_OUT))
+    chance = torch.Generator().manual_seed(HELD_OUT)
+    counts = answer_counts(model, AbsorbingDiffusion(), fresh, chance, gazette, row=gazette.length)
+    gap = bound_gap(counts)
+    found: dict = {
+        "units": "nats per document; gap_share, valid: shares",
+        "floor": round(gazette.entropy, 4),
+        **named("gap", gap),
+        "gap_share": round(gap.mean / gazette.entropy, 4),
+    }
+    blank = torch.full((samples, gazette.length), MASK)
+    for order in ("random", "confidence"):
+        chance = torch.Generator().manual_seed(HELD_OUT)
+        written = write(model, blank, order, generator=chance).ids
+        found |= named_share(f"valid_{order}", gazette.is_valid(written))
+    return found | {"documents": n, "samples": samples}
 
 
 def both_ways(model: GPT, documents: list[Tensor]) -> tuple[Tensor, Tensor]:

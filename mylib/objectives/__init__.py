@@ -2,6 +2,7 @@
 
 from .base import Batch, Objective
 from .denoising import Denoising
+from .diffusion import AbsorbingDiffusion
 from .directions import ForwardBackward, NextToken, PreviousToken
 from .labels import Answering, Asking, Classifying, Labelled, Tagged, Tagging
 from .masked import MaskedLM, NextMasked
@@ -10,6 +11,7 @@ from .prefix import PrefixLM
 from .rows import Rows
 
 __all__ = [
+    "AbsorbingDiffusion",
     "Answering",
     "Asking",
     "Batch",

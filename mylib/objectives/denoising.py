@@ -41,18 +41,20 @@ class Denoising(Objective):
         mask_correct: float = 0.5,
         rates: Literal["total", "remaining"] = "total",
         replacements: range | None = None,
+        mask_token: int = MASK,
     ) -> None:
         if rates not in ("total", "remaining"):
             raise ValueError(f"rates are of the 'total' or the 'remaining' tokens, not {rates!r}")
         self.keep_mask, self.mask_correct, self.rates = keep_mask, mask_correct, rates
-        self.replacements = replacement_range(replacements, MASK)
+        self.mask_token = mask_token
+        self.replacements = replacement_range(replacements, mask_token)
 
     def passes(self, rows: Rows, generator: torch.Generator) -> tuple[Batch]:
         masked, wrong = self._noise(rows.valid, generator)
         inputs = torch.where(
             wrong, other_words(rows.tokens, self.replacements, generator), rows.tokens
         )
-        inputs = inputs.masked_fill(masked, MASK)
+        inputs = inputs.masked_fill(masked, self.mask_token)
         asked, clean = rows.valid, rows.valid & ~masked & ~wrong
         place = torch.arange(inputs.shape[1]).expand_as(inputs)
         count = int(asked.sum())
@@ -62,7 +64,7 @@ class Denoising(Objective):
                 mask=within(bidirectional, rows),
                 positions=rows.position,
                 asked=asked,
-                targets=rows.tokens.masked_fill(wrong, MASK)[asked],
+                targets=rows.tokens.masked_fill(wrong, self.mask_token)[asked],
                 weights=torch.ones(count),
                 denominator=float(count),
                 source=place.masked_fill(wrong, -1)[asked],
@@ -74,12 +76,20 @@ class Denoising(Objective):
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """The weighted sum of -log p, nats, with the note's two discounts."""
         logits = logits[batch.asked] if logits.dim() == 3 else logits
-        given, flagged = batch.inputs[batch.asked], logits.argmax(-1) == MASK
-        unsure = flagged & (given == MASK) & (batch.targets != MASK)
-        nervous = flagged & (given == batch.targets) & (given != MASK)
+        unsure, nervous = self.discounts(logits, batch)
         discount = torch.ones_like(batch.weights).masked_fill(unsure, self.keep_mask)
         discount = discount.masked_fill(nervous, self.mask_correct)
         return (self.nll(logits, batch) * batch.weights * discount).sum()
+
+    def discounts(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Where each discount applies, for logits (N, V) of the asked outputs: two bool (N,).
+
+        The first: input and likeliest output are [MASK], and a word is wanted ("I don't know").
+        The second: a right word is flagged ("nervous").
+        """
+        given, flagged = batch.inputs[batch.asked], logits.argmax(-1) == self.mask_token
+        unsure = flagged & (given == self.mask_token) & (batch.targets != self.mask_token)
+        return unsure, flagged & (given == batch.targets) & (given != self.mask_token)
 
     def _noise(self, valid: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Which tokens of ``valid`` (B, T) are masked, and which are replaced: two bool (B, T)."""

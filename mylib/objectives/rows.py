@@ -64,14 +64,16 @@ class Rows:
             raise ValueError(f"a document of {longest} tokens does not fit rows of {length}")
         tokens = torch.full((len(rows), length), PAD)
         document, position = torch.full_like(tokens, -1), torch.zeros_like(tokens)
-        for b, row in enumerate(rows):
-            start = 0
-            for number, text in enumerate(row):
-                place = slice(start, start + len(text))
-                tokens[b, place] = text
-                document[b, place] = number
-                position[b, place] = torch.arange(len(text))
-                start += len(text)
+        sizes = torch.tensor([len(text) for row in rows for text in row])
+        counts = torch.tensor([len(row) for row in rows])
+        first = sizes.cumsum(0) - sizes  # the words of all texts stand in one line here
+        row_first = first[counts.cumsum(0) - counts].repeat_interleave(counts)
+        number = torch.cat([torch.arange(count) for count in counts.tolist()])
+        owner = torch.arange(len(rows)).repeat_interleave(counts).repeat_interleave(sizes)
+        inside = torch.arange(int(sizes.sum())) - first.repeat_interleave(sizes)
+        place = owner, (first - row_first).repeat_interleave(sizes) + inside
+        tokens[place] = torch.cat([text for row in rows for text in row])
+        document[place], position[place] = number.repeat_interleave(sizes), inside
         return cls(tokens, document, position)
 
     @property
