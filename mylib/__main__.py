@@ -1,4 +1,4 @@
-"""``python -m mylib audit | doctor | pretrain | train``."""
+"""``python -m mylib audit | doctor | pretrain | train | write``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ COMMANDS = {
     "doctor": "check whether this installation will run the course",
     "pretrain": "rebuild the shipped checkpoints",
     "train": "train a model on your own text",
+    "write": "write pages with a shipped model, in any order",
 }
 
 

@@ -19,7 +19,7 @@ from mylib.commands import measures, pretrain, train
 from mylib.model import GPT
 from mylib.objectives import NextToken
 from mylib.tokenizer import BW, FW, PAD
-from mylib.train import evaluate
+from mylib.train import evaluate, fit
 
 SMALL = ["--window", "16", "--layers", "1", "--width", "16", "--batch", "4"]
 
@@ -91,12 +91,133 @@ def test_pretrain_from_end_to_end(tmp_path, capsys, monkeypatch):
     assert files == ["causal.json", "causal.safetensors"]
     facts = json.loads((tmp_path / "new" / "causal.json").read_text())
     assert facts == json.loads(out)
-    assert facts["steps"] == 3 and facts["excess"] == 1.5
+    assert facts["steps"] == "3" and facts["excess"] == 1.5
+    assert facts["device"] == "cpu" and torch.__version__.startswith(facts["torch"])
     assert facts["command"] == "python -m mylib pretrain causal"
     model = GPT.load(tmp_path / "new" / "causal.safetensors")
     assert not torch.equal(model.wte.weight, GPT(model.config).wte.weight)
     with safe_open(tmp_path / "new" / "causal.safetensors", "pt") as file:
         assert file.metadata()["objective"] == repr(NextToken())
+
+
+QUICK = dict(edition="small", objective=NextToken(), steps=3, batch=4, learning_rate=1e-2)
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path):
+    """Makes a recipe of very few steps in the place of ``causal``; the folder it builds in."""
+
+    def quick(**changes):
+        recipe = pretrain.Recipe(
+            measure=lambda model, gazette: {"first": model.wte.weight[0, 0].item()},
+            **{**QUICK, **changes},
+        )
+        monkeypatch.setitem(pretrain.RECIPES, "causal", recipe)
+        return tmp_path
+
+    threads = torch.get_num_threads()
+    yield quick
+    torch.set_num_threads(threads)
+
+
+def by_hand(rounds, **options):
+    """The model that these rounds, (steps, learning rate, seed), must give."""
+    gazette = pretrain.Gazette.load("small")
+    config = pretrain.GPTConfig(gazette.vocab_size, n_positions=64)
+    model = GPT.init(config, torch.Generator().manual_seed(0))
+    for steps, rate, seed in rounds:
+        how = dict(batch=4, learning_rate=rate, seed=seed)
+        fit(model, NextToken(), gazette, steps, **how, **options)
+    return model.state_dict()
+
+
+def equal(one, two):
+    return all(torch.equal(weight, two[name]) for name, weight in one.items())
+
+
+def test_a_second_round_goes_on_with_its_own_rate_and_documents(quick, capsys):
+    out = quick(again=(2, 1e-3), half=True)
+    code, printed, err = run(capsys, "pretrain", "causal", "--out", out)
+    assert code == 0 and not err
+    assert json.loads(printed)["steps"] == "3+2"
+    assert sorted(file.name for file in out.iterdir()) == ["causal.json", "causal.safetensors"]
+    assert {t.dtype for t in load_file(out / "causal.safetensors").values()} == {torch.float16}
+    found = GPT.load(out / "causal.safetensors").state_dict()
+    both = by_hand([(3, 1e-2, 0), (2, 1e-3, 1)])
+    assert equal(found, {name: weight.half().float() for name, weight in both.items()})
+    first = by_hand([(3, 1e-2, 0)])
+    assert not equal(found, {name: weight.half().float() for name, weight in first.items()})
+    # --steps: one round, of so many.
+    code, printed, _ = run(capsys, "pretrain", "causal", "--steps", 2, "--out", out)
+    assert code == 0 and json.loads(printed)["steps"] == "2"
+    found = GPT.load(out / "causal.safetensors").state_dict()
+    short = by_hand([(2, 1e-2, 0)])
+    assert equal(found, {name: weight.half().float() for name, weight in short.items()})
+
+
+def test_a_whole_file_holds_all_digits(quick, capsys):
+    out = quick()
+    assert run(capsys, "pretrain", "causal", "--out", out)[0] == 0
+    assert equal(GPT.load(out / "causal.safetensors").state_dict(), by_hand([(3, 1e-2, 0)]))
+
+
+def test_a_killed_run_goes_on_in_its_second_round(quick, capsys, monkeypatch):
+    out = quick(again=(2, 1e-3))
+    calls = []
+
+    def killed(*arguments, **options):
+        calls.append(options["seed"])
+        if calls == [0, 1]:
+            raise ValueError("killed")
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(pretrain, "fit", killed)
+    code, _, err = run(capsys, "pretrain", "causal", "--out", out)
+    assert code == 2 and "killed" in err[-1]
+    assert not (out / "causal.safetensors").exists() and len(list(out.iterdir())) == 1
+    code, _, err = run(capsys, "pretrain", "causal", "--out", out)
+    assert code == 0 and not err and calls == [0, 1, 0, 1]
+    assert sorted(file.name for file in out.iterdir()) == ["causal.json", "causal.safetensors"]
+    found = GPT.load(out / "causal.safetensors").state_dict()
+    assert equal(found, by_hand([(3, 1e-2, 0), (2, 1e-3, 1)]))
+
+
+def test_measure_trains_nothing(quick, capsys, monkeypatch):
+    out = quick()
+    code, _, err = run(capsys, "pretrain", "causal", "--measure", "--out", out)
+    assert code == 2 and "causal.safetensors" in err[-1] and len(err) == 1
+    run(capsys, "pretrain", "causal", "--out", out)
+    model = GPT.load(out / "causal.safetensors")
+    model.wte.weight.data[0, 0] = 0.5
+    model.save(out / "causal.safetensors", steps="9+9", device="cuda")
+    before = (out / "causal.safetensors").read_bytes()
+    monkeypatch.setattr(pretrain, "fit", None)  # it would fail
+    code, printed, err = run(capsys, "pretrain", "causal", "--measure", "--out", out)
+    assert code == 0 and not err
+    facts = json.loads(printed)
+    # What the file says of its making, and what is found now.
+    assert facts == {
+        "command": "python -m mylib pretrain causal",
+        "steps": "9+9",
+        "device": "cuda",
+        "first": 0.5,
+    }
+    assert json.loads((out / "causal.json").read_text()) == facts
+    assert (out / "causal.safetensors").read_bytes() == before
+
+
+def test_it_trains_on_the_device_it_is_told(quick, capsys, monkeypatch):
+    out, seen = quick(), []
+
+    def look(model, *_, **__):
+        seen.append(model.wte.weight.device.type)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(pretrain, "fit", look)
+    for device in ("cpu", "meta"):
+        assert run(capsys, "pretrain", "causal", "--device", device, "--out", out)[0] == 2
+    run(capsys, "pretrain", "causal", "--out", out)
+    assert seen == ["cpu", "meta", "cpu"]
 
 
 @pytest.fixture(scope="module")

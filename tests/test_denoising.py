@@ -318,6 +318,46 @@ def test_each_discount_by_hand(case):
     assert objective.loss(logits, double).item() == pytest.approx(2 * weight * nll.item())
 
 
+def test_where_each_discount_applies():
+    """All cases in one row: the first discount at "I don't know", the second at "nervous"."""
+    clean = torch.tensor([MASK if case[:2] == (MASK, MASK) else 8 for case in CASES])
+    masked = [[given_ == MASK for given_, *_ in CASES]]
+    objective = ByHand(masked, [[given_ == 9 for given_, *_ in CASES]], replacements=range(8, 10))
+    (batch,) = objective.passes(Rows.padded([clean]), chance())
+    assert batch.inputs[0].tolist() == [case[0] for case in CASES]
+    logits = torch.zeros(len(CASES), 12)
+    logits[torch.arange(len(CASES)), [case[2] for case in CASES]] = 2.0
+    unsure, nervous = objective.discounts(logits, batch)
+    assert unsure.dtype == nervous.dtype == torch.bool
+    assert unsure.tolist() == [case[3] == 0.25 for case in CASES]
+    assert nervous.tolist() == [case[3] == 0.5 for case in CASES]
+    assert unsure.sum() == nervous.sum() == 1
+    # It is the loss's own discount, whatever the factors are.
+    nll = objective.nll(logits, batch)
+    other = ByHand(masked, None, keep_mask=3.0, mask_correct=7.0)
+    wanted = (nll * (1 + 2 * unsure + 6 * nervous)).sum()
+    torch.testing.assert_close(other.loss(logits, batch), wanted)
+
+
+def test_another_mask_token():
+    """What is written, asked and discounted is that token, and 3 is a word like any other."""
+    own = 11
+    rows = Rows.padded([text(8, 8, MASK, 9)])
+    objective = ByHand([[1, 0, 0, 0]], [[0, 0, 0, 1]], replacements=range(8, 10), mask_token=own)
+    (batch,) = objective.passes(rows, chance())
+    assert batch.inputs.tolist() == [[own, 8, MASK, 8]]
+    assert batch.targets.tolist() == [8, 8, MASK, own]
+    logits = torch.zeros(4, 12)
+    logits[:, own] = 2.0
+    unsure, nervous = objective.discounts(logits, batch)
+    assert unsure.tolist() == [True, False, False, False]
+    assert nervous.tolist() == [False, True, True, False]
+    logits[:, MASK] = 4.0  # now 3 is the likeliest everywhere: nobody says "I don't know"
+    assert not any(fires.any() for fires in objective.discounts(logits, batch))
+    assert objective.loss(logits, batch) == objective.nll(logits, batch).sum()
+    assert "mask_token=11" in repr(Denoising(mask_token=11, replacements=range(6, 9)))
+
+
 def test_discounts_scale_gradients_and_get_none_themselves():
     (batch,) = ByHand([[True]], [[False]]).passes(Rows.padded([text(8)]), chance())
     logits = torch.zeros(1, 12)

@@ -142,6 +142,7 @@ def test_reversal(tmp_path):
         "causal, twice": {"known", "ranked", "turned"},
         "dual": {"known", "ranked", "turned", "backward"},
         "masked": {"filled", "turned"},
+        "diffusion": {"filled", "turned"},
     }
     assert all(0 <= int(row["right"]) <= int(row["of"]) for row in rows)
     assert {(r["printed"], r["of"]) for r in rows} == {

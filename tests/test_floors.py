@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from mylib import masks
 from mylib.evaluation import evaluate
-from mylib.floors import answer_counts, answer_floor, excess_per_answer
+from mylib.floors import answer_counts, answer_floor, bound_gap, excess_per_answer
 from mylib.gazette import Gazette
+from mylib.metrics import paired_excess
 from mylib.objectives import (
+    AbsorbingDiffusion,
     Labelled,
     MaskedLM,
     NextMasked,
@@ -172,6 +174,65 @@ def test_model_and_oracle_are_asked_the_same():
     assert excess.low < excess.mean < excess.high and excess.low > 0
     alone = answer_counts(model, objective, TEXTS, chance(3))
     assert torch.equal(alone[:, :2], counts[:, :2]) and not alone[:, 2].any()
+
+
+class Oracle(torch.nn.Module):
+    """The oracle where a network is expected, and how often it is asked in training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.nothing = torch.nn.Parameter(torch.zeros(1))
+
+    def answers(self, batch):
+        assert not self.training
+        return GAZETTE.denoiser(batch.inputs)[batch.asked]
+
+
+@pytest.mark.parametrize("hide", ["count", "each"])
+def test_weights_count_for_model_and_oracle_alike(hide):
+    model = tiny.gpt(vocab_size=GAZETTE.vocab_size, n_positions=32)
+    objective = AbsorbingDiffusion(hide)
+    counts = answer_counts(model, objective, TEXTS[:70], chance(3), GAZETTE, row=32)
+    noise, start = chance(3), 0
+    for some in (TEXTS[:64], TEXTS[64:70]):  # 64 rows at once
+        (batch,) = objective.passes(Rows.padded(some, 32).canvas, noise)
+        with torch.no_grad():
+            nats = objective.nll(model.answers(batch), batch)
+        for row in range(len(some)):
+            mine = batch.asked.nonzero()[:, 0] == row
+            found = counts[start + row]
+            assert found[0] == mine.sum()
+            weights = batch.weights[mine].double()
+            assert found[1].item() == pytest.approx((nats[mine] * weights).sum().item(), rel=1e-5)
+            if mine.any():
+                alone = answer_floor(GAZETTE, batch.take(slice(row, row + 1)))
+                assert found[2].item() == pytest.approx((alone * weights).sum().item(), abs=1e-6)
+        start += len(some)
+    assert (counts[:, 1] > counts[:, 2]).sum() > 50 and counts.dtype == torch.float64
+
+
+def test_a_perfect_reader_has_no_gap():
+    counts = answer_counts(
+        Oracle(), AbsorbingDiffusion(), TEXTS, chance(3), GAZETTE, row=GAZETTE.length
+    )
+    gap = bound_gap(counts)
+    assert max(abs(side) for side in gap) < 1e-4
+    # And its bound is the entropy: within the noise of what was hidden.
+    error = counts[:, 2].std() / len(counts) ** 0.5
+    assert abs(counts[:, 2].mean() - GAZETTE.entropy) < 4 * error and error < 2
+    model = tiny.gpt(vocab_size=GAZETTE.vocab_size, n_positions=32, scale=0.02)
+    other = answer_counts(model, AbsorbingDiffusion(), TEXTS, chance(3), GAZETTE, row=32)
+    assert torch.equal(other[:, 2], counts[:, 2])  # asked the same
+    gap = bound_gap(other)
+    assert gap == paired_excess(other[:, 1], other[:, 2])
+    assert gap.mean == pytest.approx((other[:, 1] - other[:, 2]).mean().item()) and gap.low > 100
+
+
+def test_a_canvas_needs_its_size():
+    with pytest.raises(ValueError, match=r"say how many tokens it has \(row=\)"):
+        answer_counts(Oracle(), AbsorbingDiffusion(), TEXTS[:2], chance(), GAZETTE)
+    wide = answer_counts(Oracle(), AbsorbingDiffusion(), TEXTS[:5], chance(), GAZETTE, row=40)
+    assert wide.isfinite().all()  # beyond the canvas there is only padding, and it costs nothing
 
 
 def test_words_that_may_be_wrong_cost_the_oracle_next_to_nothing():

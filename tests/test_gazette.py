@@ -355,6 +355,17 @@ def test_samples_are_reproducible_and_trimmed(press):
     assert gazette.is_valid(gazette.canvas(once)).all()
 
 
+@settings(max_examples=20, deadline=None)
+@given(brute.grammars(), st.integers(0, 999))
+def test_rows_are_drawn_as_the_cumulative_weights_say(press, raw, seed):
+    gazette, _ = press(raw)
+    weights = gazette._templates.draw_weights
+    uniform = torch.rand(50, len(weights), dtype=torch.float64, generator=chance(seed))
+    below = (uniform[:, :, None] > weights.cumsum(-1)).sum(-1)  # the definition, written out
+    wanted = torch.minimum(below, (weights > 0).sum(-1) - 1)
+    assert torch.equal(gazette._templates.draw_rows(50, chance(seed)), wanted)
+
+
 def test_rounding_never_leaves_the_table(press):
     gazette, _ = press(SMALL)
     templates = gazette._templates

@@ -329,6 +329,27 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+def test_half_a_file(tmp_path):
+    model, (whole, half) = tiny.gpt(), (tmp_path / name for name in ("whole", "half"))
+    model.save(whole)
+    model.save(half, half=True, edition="sunday")
+    assert {t.dtype for t in load_file(half).values()} == {torch.float16}
+    assert {t.dtype for t in load_file(whole).values()} == {torch.float32}
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    with safe_open(half, "pt") as file:
+        assert file.metadata()["edition"] == "sunday"
+    again = GPT.load(half)
+    assert again.config == model.config and not again.training
+    for name, weight in model.state_dict().items():
+        found = again.state_dict()[name]
+        assert found.dtype == torch.float32 and torch.equal(found, weight.half().float())
+        assert weight.dtype == torch.float32  # the model that was saved stays as it was
+    again.save(tmp_path / "twice", half=True)  # once rounded, nothing more is lost
+    kept = GPT.load(tmp_path / "twice").state_dict()
+    assert all(torch.equal(kept[name], weight) for name, weight in again.state_dict().items())
+    assert not torch.equal(again.wte.weight, model.wte.weight)
+
+
 def test_a_note_does_not_overwrite_the_config(tmp_path):
     with pytest.raises(ValueError, match="'config'"):
         tiny.gpt().save(tmp_path / "model.safetensors", config="mine")

@@ -111,6 +111,42 @@ def test_packing_loses_nothing_and_cuts_nothing(sizes, length):
     assert all(room[a] < first[b] for b in range(len(first)) for a in range(b))  # first fit
 
 
+def word_by_word(rows, length):
+    """Lists of documents, one word at a time: tokens, document and position."""
+    tokens, document, position = ([[fill] * length for _ in rows] for fill in (PAD, -1, 0))
+    for b, row in enumerate(rows):
+        start = 0
+        for number, one in enumerate(row):
+            for i, word in enumerate(one.tolist()):
+                tokens[b][start], document[b][start], position[b][start] = word, number, i
+                start += 1
+    return tokens, document, position
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(9, 30), st.booleans())
+def test_rows_are_laid_out_word_by_word(sizes, length, packed):
+    noise = torch.Generator().manual_seed(sum(sizes))
+    texts = [torch.randint(6, 500, (size,), generator=noise) for size in sizes]
+    if packed:
+        rows, groups, room = Rows.packed(texts, length), [], []
+        for one in sorted(texts, key=len, reverse=True):
+            fits = [n for n, free in enumerate(room) if free >= len(one)]
+            if not fits:
+                groups.append([])
+                room.append(length)
+            place = fits[0] if fits else -1
+            groups[place].append(one)
+            room[place] -= len(one)
+    else:
+        rows, groups = Rows.padded(texts, length), [[one] for one in texts]
+    wanted = word_by_word(groups, length)
+    found = (rows.tokens, rows.document, rows.position)
+    assert [t.tolist() for t in found] == list(wanted)
+    assert all(t.dtype == torch.long for t in found)
+    if not packed:
+        assert torch.equal(Rows.padded(texts).tokens, rows.tokens[:, : max(sizes)])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

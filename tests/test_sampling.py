@@ -10,7 +10,15 @@ from torch.nn.functional import pad
 from mylib import masks
 from mylib.gazette import Gazette
 from mylib.objectives import PreviousToken, Rows
-from mylib.sampling import ORDERS, aligned, choose, generate, generate_backward, write
+from mylib.sampling import (
+    ORDERS,
+    aligned,
+    choose,
+    generate,
+    generate_backward,
+    settled,
+    write,
+)
 from mylib.tokenizer import BOS, EOS, MASK, PAD
 
 GREEDY = dict(temperature=0, stop=None)
@@ -76,9 +84,62 @@ def test_top_k_keeps_k_even_of_equals():
     assert len(tokens.unique()) == 1
 
 
+def nucleus(p, top_p):
+    """The fewest of the likeliest whose sum reaches ``top_p``, one at a time."""
+    kept, total = [], 0.0
+    for token in sorted(range(len(p)), key=lambda n: -p[n]):
+        if total >= top_p:
+            break
+        kept.append(token)
+        total += p[token]
+    return kept
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("top_p", [0.01, 0.3, 0.62, 0.9, 0.999, 1.0])
+@pytest.mark.parametrize("top_k", [None, 4])
+def test_top_p_keeps_the_fewest_that_reach_it(temperature, top_p, top_k):
+    for seed in range(5):
+        logits = torch.randn(3, 9, generator=seeded(seed)) * 2
+        found = settled(logits, temperature, top_k, (2,), top_p).exp()
+        for row, mine in zip(logits, found, strict=True):
+            wanted = (row.double() / temperature).index_fill(0, torch.tensor(2), -math.inf)
+            if top_k:
+                wanted = wanted.masked_fill(wanted < wanted.topk(top_k).values[-1], -math.inf)
+            p = wanted.softmax(-1)  # of what top_k leaves
+            kept = torch.zeros(9).bool()
+            kept[nucleus(p.tolist(), top_p)] = True
+            kept &= p > 0
+            torch.testing.assert_close(mine, p * kept / (p * kept).sum())
+
+
+def test_top_p_by_hand():
+    logits = torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log()
+    for top_p, words in [(0.4, 1), (0.5, 1), (0.51, 2), (0.75, 2), (0.76, 3), (0.876, 4), (1, 4)]:
+        kept = settled(logits, top_p=top_p).exp()[0]
+        assert (kept > 0).sum() == words, top_p
+        torch.testing.assert_close(kept[0] / kept.sum(), kept[0])
+    tokens, log_p = choose(logits.expand(500, -1), seeded(), top_p=0.6)
+    assert set(tokens.tolist()) == {0, 1}
+    torch.testing.assert_close(log_p.exp(), torch.tensor([2 / 3, 1 / 3]).double()[tokens])
+    # Of equals the first, and never more than are needed.
+    assert (settled(torch.zeros(1, 8), top_p=0.5).exp()[0] > 0).tolist() == [True] * 4 + [False] * 4
+    assert torch.equal(choose(logits, None, 0, top_p=0.1)[0], torch.tensor([0]))
+
+
+def test_top_p_in_generate():
+    p = torch.full((10,), -math.inf)
+    p[6:9] = torch.tensor([0.6, 0.3, 0.1]).log()
+    how = dict(generator=seeded(), stop=None)
+    prompt = torch.full((1, 1), BOS)
+    for top_p, words in ((None, {6, 7, 8}), (0.7, {6, 7}), (0.5, {6})):
+        ids = generate(lambda ids: p.expand(*ids.shape, -1), prompt, 80, top_p=top_p, **how).ids
+        assert set(ids[0, 1:].tolist()) == words
+
+
 def test_the_callers_logits_stay_as_they_are():
     logits = LOGITS[None].clone()
-    choose(logits, seeded(), 0.5, 2, (0,))
+    choose(logits, seeded(), 0.5, 2, (0,), 0.5)
     assert torch.equal(logits[0], LOGITS)
 
 
@@ -90,6 +151,9 @@ def test_the_callers_logits_stay_as_they_are():
         (dict(temperature=math.inf), "got inf"),
         (dict(top_k=0), r"1\.\.6, got 0"),
         (dict(top_k=7), r"1\.\.6, got 7"),
+        (dict(top_p=0.0), r"above 0 and is at most 1, got 0\.0"),
+        (dict(top_p=1.01), r"above 0 and is at most 1, got 1\.01"),
+        (dict(top_p=math.nan), "got nan"),
         (dict(logits=LOGITS[None] * math.nan), "NaN"),
         (dict(logits=LOGITS[None] * math.inf), "NaN"),
         (dict(logits=LOGITS[None] - math.inf), "forbidden or impossible"),
@@ -257,10 +321,16 @@ def test_one_pass_reads_once_and_draws_all():
 
 def test_mask_is_written_only_where_allowed():
     assert (write(always(MASK, 8), HOLES, temperature=0, generator=seeded()).ids != MASK).all()
-    allowed = write(
-        always(MASK, 8), HOLES, temperature=0, forbid_mask=False, budget=9, generator=seeded()
-    )
-    assert torch.equal(allowed.ids, HOLES) and allowed.passes == 1
+    # Where it is allowed, a [MASK] that is drawn is a hole like any other.
+    allowed = dict(temperature=0, forbid_mask=False, budget=9, generator=seeded())
+    trace = write(always(MASK, 8), HOLES, max_passes=3, leave=True, **allowed)
+    assert torch.equal(trace.ids, HOLES) and trace.passes == 3
+    assert torch.equal(trace.commits == -1, HOLES == MASK) and not trace.row_passes.any()
+    # The last pass writes something, unless it is told to leave it.
+    trace = write(always(MASK, 8), HOLES, max_passes=3, **allowed)
+    assert torch.equal(trace.ids, HOLES.masked_fill(HOLES == MASK, 8)) and trace.passes == 3
+    with pytest.raises(ValueError, match="need max_passes"):
+        write(always(MASK, 8), HOLES, **allowed)
 
 
 def test_our_model_is_read_under_its_mask():

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from mylib.commands.measures import (
+    flag_counts,
     measure_causal,
+    measure_denoiser,
+    measure_diffusion,
     measure_dual,
     measure_masked,
     measure_mixed,
@@ -129,6 +132,43 @@ def test_the_mixed_model_is_told_its_direction_by_token_mask_and_positions():
         assert nats(plain.inputs, batch.mask, batch.positions) > base + 0.3
         assert nats(batch.inputs, other, batch.positions) > base + 10
         assert nats(batch.inputs, batch.mask, batch.positions + 3) > base + 0.3
+
+
+def test_proofreader_meets_its_promise():
+    """Of its flags and of the wrong words more than 95 % are the other; second thoughts help."""
+    facts = json.loads(data_path("checkpoints/denoiser.json").read_text())
+    gazette, model = Gazette.load("sunday"), GPT.load(data_path("checkpoints/denoiser.safetensors"))
+    again = measure_denoiser(model, gazette, n=500, samples=60)
+    for name in ("precision", "recall"):
+        low, high = again[f"{name}_interval"]
+        stored = facts[f"{name}_interval"]
+        assert low <= stored[1] and stored[0] <= high, name
+        assert stored[0] > 0.95 and again[name] > 0.95
+    assert facts["mask_at_mask"] < 1e-4 and again["mask_at_mask"] < 1e-4
+    assert facts["valid_revised_interval"][0] > facts["valid_plain_interval"][1]
+    for name in ("valid_plain", "valid_revised"):  # four standard errors of 60 pages
+        assert abs(again[name] - facts[name]) < 0.25
+    other = GPT.load(data_path("checkpoints/diffusion.safetensors"))  # the measure can fail
+    found, _, wrong, *_ = flag_counts(other, gazette, gazette.sample(64, _chance())).sum(0)
+    assert wrong > 200 and found < 0.05 * wrong
+
+
+def test_diffusion_model_meets_its_promise():
+    """Its bound lies within five percent above the entropy; 95 % valid in order of confidence."""
+    facts = json.loads(data_path("checkpoints/diffusion.json").read_text())
+    assert facts["floor"] == round(Gazette.load("sunday").entropy, 4)
+    assert facts["gap"] <= 0.05 * facts["floor"] and facts["gap_interval"][0] > 0
+    assert facts["gap_share"] == pytest.approx(facts["gap"] / facts["floor"], abs=1e-4)
+    gazette = Gazette.load("sunday")
+    model = GPT.load(data_path("checkpoints/diffusion.safetensors"))
+    again = measure_diffusion(model, gazette, n=500, samples=60)
+    low, high = again["gap_interval"]
+    assert low <= facts["gap_interval"][1] and facts["gap_interval"][0] <= high
+    assert 0 < high < 0.07 * facts["floor"]
+    assert facts["valid_confidence"] >= 0.95 and again["valid_confidence"] >= 0.9
+    assert abs(again["valid_random"] - facts["valid_random"]) < 0.2
+    causal = GPT.load(data_path("checkpoints/causal.safetensors"))  # the measure can fail
+    assert measure_diffusion(causal, gazette, n=64, samples=2)["gap_share"] > 1
 
 
 def test_an_untrained_model_does_not():

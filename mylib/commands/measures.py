@@ -158,28 +158,47 @@ def measure_denoiser(model: GPT, gazette: Gazette, n: int = 4000, samples: int =
     ``mask_at_mask``: mean p([MASK]) at hidden words. ``valid_...``: of pages in 17 passes.
     """
     fresh = gazette.sample(n, torch.Generator().manual_seed(HELD_OUT))
-    objective, chance = Denoising(), torch.Generator().manual_seed(HELD_OUT)
-    counts, at_mask = [], []
-    for some in (fresh[start : start + 64] for start in range(0, n, 64)):
-        rows = objective.alone(some, gazette.length)
-        (batch,) = objective.passes(rows, chance)
-        with torch.no_grad():
-            says = model(batch.inputs, batch.mask, batch.positions).softmax(-1)[..., MASK]
-        hidden = batch.inputs == MASK
-        wrong, flag = (batch.inputs != rows.tokens) & ~hidden, (says > 0.5) & ~hidden
-        counts.append(torch.stack([(wrong & flag).sum(1), flag.sum(1), wrong.sum(1)], 1))
-        at_mask.append(says[hidden])
-    whole = torch.cat(counts)
+    counts = flag_counts(model, gazette, fresh)
     found: dict = {"units": "shares"}
-    found |= named("precision", bootstrap_over(whole, lambda sums: sums[:, 0] / sums[:, 1]))
-    found |= named("recall", bootstrap_over(whole, lambda sums: sums[:, 0] / sums[:, 2]))
-    found["mask_at_mask"] = round(float(torch.cat(at_mask).mean()), 6)
+    for name, interval in zip(("precision", "recall"), precision_recall(counts), strict=True):
+        found |= named(name, interval)
+    found["mask_at_mask"] = round(float(counts[:, 3].sum() / counts[:, 4].sum()), 6)
     blank = torch.full((samples, gazette.length), MASK)
     for name, revise in (("plain", None), ("revised", Flagged())):
         chance = torch.Generator().manual_seed(HELD_OUT)
         written = write(model, blank, "random", Passes(17), revise=revise, generator=chance).ids
         found |= named_share(f"valid_{name}", gazette.is_valid(written))
     return found | {"documents": n, "samples": samples}
+
+
+def flag_counts(model: GPT, gazette: Gazette, documents: list[Tensor]) -> Tensor:
+    """What the proofreader does to documents that are spoiled as in its training.
+
+    For each document: wrong words flagged, p([MASK]) > 1/2; words flagged; wrong words; the sum of
+    p([MASK]) at hidden words; hidden words. float64 (documents, 5).
+    """
+    objective, chance, found = Denoising(), torch.Generator().manual_seed(HELD_OUT), []
+    for start in range(0, len(documents), 64):
+        rows = objective.alone(documents[start : start + 64], gazette.length)
+        (batch,) = objective.passes(rows, chance)
+        with torch.no_grad():
+            says = model(batch.inputs, batch.mask, batch.positions).softmax(-1)[..., MASK]
+        hidden = batch.inputs == MASK
+        wrong, flag = (batch.inputs != rows.tokens) & ~hidden, (says > 0.5) & ~hidden
+        columns = (wrong & flag, flag, wrong, says * hidden, hidden)
+        found.append(torch.stack([column.double().sum(1) for column in columns], 1))
+    return torch.cat(found)
+
+
+def precision_recall(counts: Tensor) -> tuple[Interval, Interval]:
+    """Share of the flags that stand at wrong words, and of the wrong words that are flagged.
+
+    Both are 0 where nothing is flagged.
+    """
+    return (
+        bootstrap_over(counts, lambda sums: sums[:, 0] / sums[:, 1].clamp(min=1)),
+        bootstrap_over(counts, lambda sums: sums[:, 0] / sums[:, 2].clamp(min=1)),
+    )
 
 
 def measure_diffusion(model: GPT, gazette: Gazette, n: int = 4000, samples: int = 500) -> dict:

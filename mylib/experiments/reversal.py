@@ -7,7 +7,7 @@ them are printed both ways ("Ada Moss found the red bell." and "The red bell was
 Moss."), a quarter with the name first only, a quarter with the thing first only. A small GPT
 (2 layers, width 64) learns them by heart: left to right ("causal", and "causal, twice" for twice as
 many steps), in both directions ("dual": as many tokens as "causal, twice"), or from holes
-("masked", half of the words hidden).
+("masked", half of the words hidden; "diffusion", at every rate, on a canvas of 16 tokens).
 
 Asked of each fact, always greedily, all words of the answer right or wrong: ``known``: the rest,
 given the beginning of a sentence that was printed. ``turned``: the same of the sentence that was
@@ -29,14 +29,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .. import tokenizer
 from ..evaluation import evaluate
 from ..files import data_path
 from ..model import GPT, GPTConfig
-from ..objectives import ForwardBackward, MaskedLM, NextToken, Objective
+from ..objectives import AbsorbingDiffusion, ForwardBackward, MaskedLM, NextToken, Objective
 from ..sampling import generate, generate_backward, write
-from ..tokenizer import BOS, BW, EOS, MASK
+from ..tokenizer import BOS, BW, EOS, MASK, PAD
 from ..train import fit
 from .results import Table, origin
 
@@ -47,8 +48,11 @@ THINGS = ["bell", "boat", "clock", "fiddle", "kettle", "ladder", "lamp", "parrot
 
 
 class Learner(NamedTuple):
+    """``times``: as many steps as "causal"; ``row``: tokens of a packed row, or of the canvas."""
+
     objective: Objective
     times: int
+    row: int = 48
 
 
 LEARNERS = {
@@ -56,7 +60,9 @@ LEARNERS = {
     "causal, twice": Learner(NextToken(), 2),
     "dual": Learner(ForwardBackward(p_bw=1.0, direction_tokens=False), 1),
     "masked": Learner(MaskedLM(rate=0.5, split=(1, 0, 0)), 2),
+    "diffusion": Learner(AbsorbingDiffusion(), 2, row=16),
 }
+CANVAS = {"masked": 0, "diffusion": 16}  # those that fill holes, and how far a page is padded
 ORDERS = ("name", "thing")
 
 
@@ -120,11 +126,15 @@ def begun_backward(model: GPT, finds: Sequence[Fact], order: str, told: bool = F
     return right
 
 
-def begun_in_holes(model: GPT, finds: Sequence[Fact], order: str) -> int:
-    """How many sentences get their beginning when it is hidden and the rest is shown."""
+def begun_in_holes(model: GPT, finds: Sequence[Fact], order: str, canvas: int) -> int:
+    """How many sentences get their beginning when it is hidden and the rest is shown.
+
+    ``canvas``: tokens of the page, <pad> after the sentence; 0 for no padding.
+    """
     right = 0
     for fact in finds:
         ids, begun, _ = fact.sentence(order)
+        ids = pad(ids, (0, max(canvas - len(ids), 0)), value=PAD)
         torn = ids.clone()
         torn[1:begun] = MASK
         right += torch.equal(write(model, torn[None], "left", temperature=0).ids[0], ids)
@@ -151,17 +161,17 @@ def questions(name: str, model: GPT, finds: Sequence[Fact]) -> list[dict]:
         for order in ORDERS if printed == "both" else (printed,):
             other = ORDERS[1 - ORDERS.index(order)]
             found: dict[str, int] = {}
-            if name != "masked":
+            if name in CANVAS:
+                found["filled"] = begun_in_holes(model, some, order, CANVAS[name])
+                if printed != "both":
+                    found["turned"] = begun_in_holes(model, some, other, CANVAS[name])
+            else:
                 found["known"] = completed(model, some, order)
                 found["ranked"] = ranked_first(model, some, finds, order)
                 if printed != "both":
                     found["turned"] = completed(model, some, other)
             if name == "dual":
                 found["backward"] = begun_backward(model, some, order)
-            if name == "masked":
-                found["filled"] = begun_in_holes(model, some, order)
-                if printed != "both":
-                    found["turned"] = begun_in_holes(model, some, other)
             for question, right in found.items():
                 rows.append(
                     dict(printed=printed, order=order, question=question, right=right, of=len(some))
@@ -194,11 +204,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     table = Table(options.out, key, values, sizes, {**origin("reversal", argv), "about": about})
     for seed in options.seeds:
         finds = facts(torch.Generator().manual_seed(seed))
-        for name, (objective, times) in tqdm(LEARNERS.items(), disable=None):
+        for name, (objective, times, row) in tqdm(LEARNERS.items(), disable=None):
             if table.has(learner=name, seed=seed):
                 continue
             model = GPT.init(config, torch.Generator().manual_seed(seed))
-            how = dict(batch=sizes["batch"], row=48, seed=seed, progress=False)
+            how = dict(batch=sizes["batch"], row=row, seed=seed, progress=False)
             fit(model, objective, learned(finds), times * sizes["steps"], **how)
             for row in questions(name, model, finds):
                 table.add(learner=name, seed=seed, **row)

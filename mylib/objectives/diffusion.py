@@ -68,10 +68,11 @@ class AbsorbingDiffusion(Objective):
         size = rows.valid.sum(1)
         if self.hide == "each":
             hidden = rows.valid & (chance < times[:, None])
-            # A batch asks something: where chance hides nothing at all, the likeliest word.
+            weight = 1 / times
+            # A batch asks something: where chance hides nothing at all, a word that weighs nothing.
             if not hidden.any():
                 hidden.view(-1)[chance.masked_fill(~rows.valid, 2.0).argmin()] = True
-            weight = 1 / times
+                weight = torch.zeros_like(times)
         else:
             # Times lie in (0, 1], so counts in 1..T, all equally likely.
             count = (times * size).ceil().clamp(min=1)
@@ -99,6 +100,6 @@ class AbsorbingDiffusion(Objective):
     def _times(self, rows: int, generator: torch.Generator) -> Tensor:
         """A time in (0, 1] for each row, float64 (rows,)."""
         times = 1 - torch.rand(rows, dtype=torch.float64, generator=generator)
-        if self.times == "antithetic":
-            times = (torch.arange(rows) + times) / rows
+        if self.times == "antithetic":  # any interval for any row: no row is always the fullest
+            times = (torch.randperm(rows, generator=generator) + times) / rows
         return times

@@ -70,8 +70,9 @@ def write(
       `EveryDraw`, or any callable, `Round` -> bool (B, T).
     - ``block``: holes are open only in the leftmost block of so many tokens that has any.
     - ``revise``: `Flagged`, `LowConfidence`, or any callable, `Written` -> bool (M,): written words
-      that become holes again. The pass that fills the last hole of a row hides nothing, so
-      revising adds no pass to what `Passes` and ``max_passes`` allow.
+      that become holes again. The pass that fills the last hole of a row (of a block, if there are
+      blocks; what is behind it then stays) hides nothing, so revising adds no pass to what `Passes`
+      and ``max_passes`` allow.
 
     The last of ``max_passes`` passes writes all that is left; with ``leave`` it does not, and the
     text may hold [MASK]. ``forbid_mask=False``: [MASK] may be drawn and then stays a hole, so that
@@ -155,6 +156,7 @@ class _Page:
         self.frames: list[Tensor] = []
         self._before = self.ids
         self._turn, self._block = self.row_passes, torch.full_like(self.row_passes, -1)
+        self._inside = torch.ones_like(self.given)  # the current block of each row
 
     @property
     def holes(self) -> Tensor:
@@ -162,8 +164,9 @@ class _Page:
 
     @property
     def written(self) -> Tensor:
-        """Words that were written, in rows that are not finished."""
-        return ~self.given & ~self.holes & self.holes.any(1, keepdim=True)
+        """Words that were written, in blocks that are not finished."""
+        open_ = (self.holes & self._inside).any(1, keepdim=True)
+        return ~self.given & ~self.holes & self._inside & open_
 
     def turn(self, block: int | None) -> tuple[Tensor, Tensor]:
         """The holes of each row's current block, and how many passes the row has had there."""
@@ -171,8 +174,9 @@ class _Page:
         current = self.holes.byte().argmax(1) // size
         self._turn = torch.where(current == self._block, self._turn + 1, 1)
         self._block = current
-        inside = torch.arange(self.ids.shape[1], device=self.ids.device) // size
-        return self.holes & (inside == current[:, None]), self._turn
+        place = torch.arange(self.ids.shape[1], device=self.ids.device)
+        self._inside = place // size == current[:, None]
+        return self.holes & self._inside, self._turn
 
     def fill(self, chosen: Tensor, drawn: Tensor, log_p: Tensor) -> None:
         self.ids = torch.where(chosen, drawn, self.ids)
@@ -180,7 +184,7 @@ class _Page:
         self.commits = self.commits.masked_fill(chosen, len(self.frames) + 1)
 
     def hide(self, revise: Callable[[Written], Tensor], written: Tensor, flag: Tensor) -> None:
-        """What was ``written`` before this pass, in rows that it has not finished, is revised."""
+        """What was ``written`` before this pass, in blocks that it has not finished, is revised."""
         written = written & self.written
         row = written.nonzero()[:, 0]
         doubted = revise(Written(row, flag[written], self.log_p[written], self.revisions[written]))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Written:
-    """The M words written so far in rows that are not finished, row by row.
+    """The M words written so far in rows (in their blocks) that are not finished, row by row.
 
     row        int (M,)
     flag       float (M,)   the model's p([MASK]) there: the proofreader's flag
