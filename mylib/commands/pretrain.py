@@ -133,6 +133,8 @@ def run(options: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     if unknown := set(options.names) - RECIPES.keys():
         raise ValueError(f"unknown checkpoint {sorted(unknown)}; known: {sorted(RECIPES)}")
+    if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: there is no CUDA device here")
     for name in options.names:
         if not options.measure:
             build(name, options.out, options.steps, options.device)

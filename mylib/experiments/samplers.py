@@ -239,8 +239,8 @@ def verses(options: argparse.Namespace, facts: dict) -> None:
         table.add(**blank, n=len(windows), **heard(judge, windows))
     canvas = torch.full((options.n, WINDOW), MASK)
     settings = [
-        *(Setting(order, Passes(n)) for n in (8, 16) for order in ("random", "confidence")),
-        *(Setting("random", Passes(n), revise="flagged") for n in (8, 16)),
+        *(Setting("random", Passes(n), revise=r) for n in (8, 16) for r in ("none", "flagged")),
+        Setting("confidence", Passes(8)),
     ]
     for setting in settings[:2] if options.smoke else settings:
         if not table.has(**setting.key):

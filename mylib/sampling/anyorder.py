@@ -72,7 +72,7 @@ def write(
     - ``revise``: `Flagged`, `LowConfidence`, or any callable, `Written` -> bool (M,): written words
       that become holes again. The pass that fills the last hole of a row (of a block, if there are
       blocks; what is behind it then stays) hides nothing, so revising adds no pass to what `Passes`
-      and ``max_passes`` allow.
+      and ``max_passes`` allow. (A callable that never stops doubting needs ``max_passes``.)
 
     The last of ``max_passes`` passes writes all that is left; with ``leave`` it does not, and the
     text may hold [MASK]. ``forbid_mask=False``: [MASK] may be drawn and then stays a hole, so that
