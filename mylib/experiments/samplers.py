@@ -21,6 +21,7 @@ objective (1,200 steps of 32 windows). No grammar says what is right, so a causa
 steps) judges: ``judge``, its nats per token. That rewards repetition, so beside it stand
 ``distinct_tokens``, different tokens over tokens in a window, and ``repeated``, the share of token
 pairs that stand a second time in their window. The row "text" is held-out Shakespeare.
+``bound``: what the network's own bound charges for it, nats per token.
 """
 
 from __future__ import annotations
@@ -237,6 +238,10 @@ def verses(options: argparse.Namespace, facts: dict) -> None:
         windows = torch.stack(held_out.windows()[: options.n])
         blank = dict.fromkeys((*KEY, "passes", "row_passes", "seconds"), "") | {"order": "text"}
         table.add(**blank, n=len(windows), **heard(judge, windows))
+    if "bound" not in table.facts:
+        some = held_out.windows()[: options.n]
+        nats = evaluate(model, AbsorbingDiffusion(), some, row=WINDOW) / WINDOW
+        table.note(bound=str(bootstrap(nats.double())))
     canvas = torch.full((options.n, WINDOW), MASK)
     settings = [
         *(Setting("random", Passes(n), revise=r) for n in (8, 16) for r in ("none", "flagged")),
