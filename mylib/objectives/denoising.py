@@ -34,6 +34,7 @@ class Denoising(Objective):
     """
 
     layout = "canvas"
+    mask_token = MASK  # its usual value is not part of the repr, which checkpoints are known by
 
     def __init__(
         self,
@@ -46,7 +47,8 @@ class Denoising(Objective):
         if rates not in ("total", "remaining"):
             raise ValueError(f"rates are of the 'total' or the 'remaining' tokens, not {rates!r}")
         self.keep_mask, self.mask_correct, self.rates = keep_mask, mask_correct, rates
-        self.mask_token = mask_token
+        if mask_token != MASK:
+            self.mask_token = mask_token
         self.replacements = replacement_range(replacements, mask_token)
 
     def passes(self, rows: Rows, generator: torch.Generator) -> tuple[Batch]:
