@@ -248,7 +248,8 @@ def test_the_mixed_model_is_measured_as_it_says(untrained, monkeypatch):
     assert facts["fill_in_excess"] > 4 and facts["false_flags"] == 0
     assert facts["spoiled_found"] < 0.3 and facts["valid_confidence"] == 0
     # The oracle in its place needs nothing more than the oracle.
-    monkeypatch.setattr(type(model), "__call__", lambda self, ids, mask: gazette.denoiser(ids))
+    monkeypatch.setattr(type(model), "hidden", lambda self, ids, *_: gazette.denoiser(ids))
+    monkeypatch.setattr(type(model), "head", lambda self, answers: answers)
     monkeypatch.setattr(measures, "both_ways", lambda *_: [torch.zeros(40)] * 2)
     perfect = measures.measure_mixed(model, gazette, n=40, samples=4)
     assert perfect["fill_in_excess"] == pytest.approx(0, abs=1e-9)

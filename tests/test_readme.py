@@ -1,6 +1,7 @@
 """The README and the datasheet are true: their code runs, their numbers and links are right."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,7 @@ def test_python_of_the_readme_runs(block, desk, capsys):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_of_the_readme_run(command, desk):
-    words = command.replace("--steps 300", "--steps 2").split()[1:]
+    words = shlex.split(command.replace("--steps 300", "--steps 2"))[1:]
     done = subprocess.run([sys.executable, *words], cwd=desk, capture_output=True, text=True)
     assert done.returncode == ("audit" in command), done.stderr
     assert "Traceback" not in done.stderr
