@@ -372,6 +372,15 @@ def test_flagged_words_are_written_again_by_hand():
     assert torch.equal(strict.ids, plain.ids)  # p is about 0.95
 
 
+def test_what_is_hidden_again_and_left_was_written_by_no_pass():
+    canvas = torch.tensor([[MASK, MASK, 5, MASK, MASK]])
+    how = dict(revise=Flagged(), temperature=0, max_passes=2, leave=True)
+    trace = write(Learner(), canvas, "left", Passes(4), **how)
+    assert trace.ids.tolist() == [[MASK, 7, 5, MASK, MASK]]
+    assert trace.commits.tolist() == [[-1, 2, 0, -1, -1]]
+    assert trace.revisions.tolist() == [[1, 0, 0, 0, 0]]
+
+
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_a_place_is_revised_so_many_times(times):
     model, canvas = Learner(wrong_passes=99), blank(1, 6)  # never learns

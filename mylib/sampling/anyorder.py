@@ -99,7 +99,7 @@ def write(
         drawn = now.spread(tokens, mask_token)
         chosen = open_ if last else fill(now)
         page.fill(chosen & (drawn != mask_token), drawn, now.spread(log_p, 0.0))
-        if revise and not last:
+        if revise:
             flag = logits.double().softmax(-1)[:, mask_token]
             flag = torch.zeros_like(page.log_p).masked_scatter(open_ | written, flag)
             page.hide(revise, written, flag)

@@ -101,9 +101,7 @@ class YouAgainstTheOracle(Panel):
         options = [(f"{i}: {names[i]}", i) for i in range(1, end)]
         super().__init__(
             {
-                name: widgets.SelectMultiple(
-                    options=options, value=(), rows=8, description=f"{name} pass"
-                )
+                name: widgets.SelectMultiple(options=options, value=(), rows=8, description=name)
                 for name in ("first", "second")
             },
             draw,
