@@ -355,3 +355,32 @@ def test_documents_longer_than_the_canvas(press):
     assert fit_to_grammar(gazette, ids) == fit_to_grammar(gazette, ids[:, :-3])
     ids[0, 1:3] = torch.tensor([EOS, BOS])
     assert quality(gazette, ids).valid.mean == pytest.approx(0.98)
+
+
+def test_cells_are_pooled_from_the_smallest_whatever_their_order():
+    seen = torch.tensor([1.0, 22, 5, 19])
+    cells, statistic, _ = judged._chi_square(seen, torch.tensor([2.0, 20, 3, 20]), 5.0)
+    assert cells == 3 and statistic == pytest.approx(1 / 5 + 4 / 20 + 1 / 20)
+
+
+def test_two_valid_pages_are_enough_for_a_mean():
+    gazette = Gazette.load("sunday")
+    pages = gazette.canvas(gazette.sample(200, torch.Generator().manual_seed(0)))
+    log_p = gazette.log_prob(pages)
+    found = quality(gazette, pages)
+    assert found.valid.mean == 1
+    assert found.surprise.mean == pytest.approx(float(-log_p.mean()))
+    two = torch.cat([pages[:2], torch.zeros_like(pages[:3])])
+    assert quality(gazette, two).surprise.mean == pytest.approx(float(-log_p[:2].mean()))
+    assert quality(gazette, two[1:]).surprise is None
+
+
+def test_the_seed_draws_the_fresh_pages():
+    gazette = Gazette.load()
+    pages = gazette.canvas(gazette.sample(2000, torch.Generator().manual_seed(99)))
+    found, wanted = [], []
+    for seed in range(4):
+        fresh = gazette.canvas(gazette.sample(2000, torch.Generator().manual_seed(seed)))
+        found.append(quality(gazette, pages, seed).fresh_distinct)
+        wanted.append(distinct(fresh))
+    assert found == wanted and len(set(wanted)) > 1

@@ -453,3 +453,9 @@ def test_writing_backward_stops_at_bos_and_is_aligned():
     for ending, row in zip(endings, both, strict=True):
         alone = generate_backward(model, [ending], 4, temperature=0, stop=None).ids[0]
         assert torch.equal(row[: len(alone)], alone)
+
+
+def test_a_nucleus_is_no_larger_than_it_must_be():
+    halves = torch.zeros(1, 2)  # two tokens of exactly 1/2: the first alone makes 0.5
+    assert settled(halves, top_p=0.5).exp().tolist() == [[1.0, 0.0]]
+    assert settled(halves, top_p=0.51).exp().tolist() == [[0.5, 0.5]]
