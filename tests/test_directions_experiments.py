@@ -168,6 +168,9 @@ def test_the_committed_reversal_says_what_the_chapter_says():
         assert share(learner, "ranked") > 0.95  # and ranks the right beginning first
         assert share(learner, "turned") < 0.1
     assert share("dual", "known") > 0.95 and share("dual", "backward") > 0.95
+    for learner in ("masked", "diffusion"):  # holes at one rate, and at every rate
+        assert share(learner, "filled") > 0.95
+        assert share(learner, "turned") < 0.25
 
 
 def test_two_ways(tmp_path, monkeypatch):

@@ -126,7 +126,7 @@ def test_settings_that_cannot_be_tried_are_named(settings, line):
 
 
 def test_the_greedy_writer_is_refused():
-    greedy = dict(order="random", budget=Passes(10), revise=Flagged(), temperature=0)
+    greedy = dict(order="confidence", budget=Passes(10), revise=Flagged(), temperature=0)
     with pytest.raises(NotSolved, match="validity alone rewards"):
         chapter10.check_settings(lambda: greedy)
 
