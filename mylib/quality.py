@@ -94,9 +94,10 @@ def fit_to_grammar(gazette: Gazette, ids: Tensor, least: float = 5.0) -> list[Fi
     counts = template.bincount(minlength=len(t.prior)).double()
     names, tests = ["template"], [_chi_square(counts, len(ids) * t.prior, least)]
     for draw, (k, weights) in enumerate(zip(t.draw_template, t.draw_weights, strict=True)):
-        seen = rows[template == k, draw].bincount(minlength=len(weights)).double()
+        mine = rows[template == k, draw]
+        seen = mine.bincount(minlength=len(weights)).double()
         names.append(f"template {int(k)}, draw {draw}")
-        tests.append(_chi_square(seen, len(rows[template == k]) * weights, least))
+        tests.append(_chi_square(seen, len(mine) * weights, least))
     made = [(name, *test) for name, test in zip(names, tests, strict=True) if test]
     made.sort(key=lambda one: one[3])
     fits, worst = [], 0.0

@@ -21,6 +21,7 @@ from ..objectives import (
     PrefixLM,
 )
 from ..sampling import Flagged, Passes, aligned, generate, generate_backward, write
+from ..sampling.budgets import Budget
 from ..tasks import headline_prompts
 from ..tokenizer import BOS, BW, EOS, FW, MASK
 
@@ -88,11 +89,9 @@ def measure_mixed(model: GPT, gazette: Gazette, n: int = 2000, samples: int = 50
     found["spoiled_found"] = round(float(right.double().mean()), 4)
     real = torch.arange(gazette.length) < words[:, None] + 2
     found["false_flags"] = round(float((quiet > 0.5)[real].double().mean()), 6)
-    blank = torch.full((samples, gazette.length), MASK)
     for order in ("confidence", "random"):
-        chance = torch.Generator().manual_seed(HELD_OUT)
-        written = write(model, blank, order, generator=chance).ids
-        found[f"valid_{order}"] = round(float(gazette.is_valid(written).double().mean()), 4)
+        valid = written_valid(model, gazette, samples, order)
+        found[f"valid_{order}"] = round(float(valid.double().mean()), 4)
     return found | {"documents": n, "samples": samples}
 
 
@@ -163,11 +162,9 @@ def measure_denoiser(model: GPT, gazette: Gazette, n: int = 4000, samples: int =
     for name, interval in zip(("precision", "recall"), precision_recall(counts), strict=True):
         found |= named(name, interval)
     found["mask_at_mask"] = round(float(counts[:, 3].sum() / counts[:, 4].sum()), 6)
-    blank = torch.full((samples, gazette.length), MASK)
     for name, revise in (("plain", None), ("revised", Flagged())):
-        chance = torch.Generator().manual_seed(HELD_OUT)
-        written = write(model, blank, "random", Passes(17), revise=revise, generator=chance).ids
-        found |= named_share(f"valid_{name}", gazette.is_valid(written))
+        valid = written_valid(model, gazette, samples, "random", Passes(17), revise)
+        found |= named_share(f"valid_{name}", valid)
     return found | {"documents": n, "samples": samples}
 
 
@@ -217,12 +214,23 @@ def measure_diffusion(model: GPT, gazette: Gazette, n: int = 4000, samples: int 
         **named("gap", gap),
         "gap_share": round(gap.mean / gazette.entropy, 4),
     }
-    blank = torch.full((samples, gazette.length), MASK)
     for order in ("random", "confidence"):
-        chance = torch.Generator().manual_seed(HELD_OUT)
-        written = write(model, blank, order, generator=chance).ids
-        found |= named_share(f"valid_{order}", gazette.is_valid(written))
+        found |= named_share(f"valid_{order}", written_valid(model, gazette, samples, order))
     return found | {"documents": n, "samples": samples}
+
+
+def written_valid(
+    model: GPT,
+    gazette: Gazette,
+    samples: int,
+    order: str,
+    budget: Budget = 1,
+    revise: Flagged | None = None,
+) -> Tensor:
+    """Which of so many pages, written from a blank canvas, are valid: bool (samples,)."""
+    blank = torch.full((samples, gazette.length), MASK)
+    chance = torch.Generator().manual_seed(HELD_OUT)
+    return gazette.is_valid(write(model, blank, order, budget, revise=revise, generator=chance).ids)
 
 
 def both_ways(model: GPT, documents: list[Tensor]) -> tuple[Tensor, Tensor]:

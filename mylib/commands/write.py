@@ -15,9 +15,8 @@ from ..gazette import Gazette
 from ..model import FORMAT, GPT
 from ..sampling import (
     ORDERS,
+    REVISERS,
     Certain,
-    Flagged,
-    LowConfidence,
     Passes,
     Trace,
     generate_diffusion,
@@ -27,7 +26,7 @@ from ..tokenizer import BOS, EOS, MASK, PAD, decode, load_tokenizer, words
 
 BLANK = re.compile(r"_{2,}|\[MASK\]")
 FILLS_HOLES = ("Denoising", "AbsorbingDiffusion", "MaskedLM")  # objectives whose models can
-REVISERS = {"none": None, "flagged": Flagged(), "low-confidence": LowConfidence()}
+REVISING = {name.replace(" ", "-"): reviser for name, reviser in REVISERS.items()}
 # What the note's script sets (source note 3, step 3); other orders: every draw as the model says.
 NOTE = {"steps": 25, "temperature": 0.8, "top_k": 200, "seed": 1337}
 PLAIN = {"steps": None, "temperature": 1.0, "top_k": None, "seed": 0}
@@ -61,7 +60,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, help="default: 1; note: 0.8")
     parser.add_argument("--top-k", type=int, help="default: all; note: 200")
     parser.add_argument("--top-p", type=float, help="nucleus (default: all)")
-    parser.add_argument("--revise", choices=REVISERS, default="none", help="hide words again")
+    parser.add_argument("--revise", choices=REVISING, default="none", help="hide words again")
     parser.add_argument("--seed", type=int, help="default: 0; note: 1337")
     parser.add_argument("--show-steps", action="store_true", help="print the page after every pass")
 
@@ -107,7 +106,7 @@ def written(options: argparse.Namespace, model: GPT | Callable, canvas: Tensor) 
         canvas,
         options.order,
         Passes(options.steps) if options.steps is not None else budget,
-        revise=REVISERS[options.revise],
+        revise=REVISING[options.revise],
         top_p=options.top_p,
         **how,
     )

@@ -62,7 +62,8 @@ LEARNERS = {
     "masked": Learner(MaskedLM(rate=0.5, split=(1, 0, 0)), 2),
     "diffusion": Learner(AbsorbingDiffusion(), 2, row=16),
 }
-CANVAS = {"masked": 0, "diffusion": 16}  # those that fill holes, and how far a page is padded
+# Those that fill holes, and how far a page is padded for them.
+CANVAS = {"masked": 0, "diffusion": LEARNERS["diffusion"].row}
 ORDERS = ("name", "thing")
 
 

@@ -45,11 +45,10 @@ from ..model import FORMAT, GPT, GPTConfig
 from ..objectives import AbsorbingDiffusion, Denoising, ForwardBackward, Mixed, NextToken, Objective
 from ..quality import quality
 from ..sampling import (
+    REVISERS,
     Ancestral,
     Certain,
     EveryDraw,
-    Flagged,
-    LowConfidence,
     Passes,
     Trace,
     generate,
@@ -59,7 +58,6 @@ from ..tokenizer import BOS, MASK, load_tokenizer
 from ..train import fit
 from .results import Table, origin
 
-REVISERS = {"none": None, "flagged": Flagged(), "low confidence": LowConfidence()}
 KEY = ("order", "budget", "block", "revise", "top_p")
 WINDOW = 64
 
@@ -129,33 +127,34 @@ def sunday_settings(gazette: Gazette) -> dict[str, list[Setting]]:
     return {"diffusion": diffusion, "denoiser": denoiser, "oracle": oracle}
 
 
+SPENT = ("n", "passes", "row_passes", "seconds")
 JUDGED = (
-    *("n", "passes", "row_passes", "seconds", "valid", "valid_low", "valid_high"),
-    *("diversity", "diversity_low", "diversity_high", "distinct", "fresh_distinct", "revisions"),
+    *SPENT,
+    *("valid", "valid_low", "valid_high", "diversity", "diversity_low", "diversity_high"),
+    *("distinct", "fresh_distinct", "revisions"),
 )
+
+
+def spent(trace: Trace, seconds: float) -> dict:
+    """The columns `SPENT` of a written batch."""
+    needed = round(float(trace.row_passes.double().mean()), 2)
+    values = (len(trace.ids), trace.passes, needed, round(seconds, 1))
+    return dict(zip(SPENT, values, strict=True))
 
 
 def judged(gazette: Gazette, trace: Trace, seconds: float) -> dict:
     """The columns `JUDGED` of a written batch."""
     found, nats = quality(gazette, trace.ids), gazette.entropy
     spread = found.surprise or (float("nan"),) * 3
-    return dict(
-        zip(
-            JUDGED,
-            (
-                len(trace.ids),
-                trace.passes,
-                round(float(trace.row_passes.double().mean()), 2),
-                round(seconds, 1),
-                *(round(value, 4) for value in found.valid),
-                *(round(value / nats, 4) for value in spread),
-                round(found.distinct, 4),
-                round(found.fresh_distinct, 4),
-                round(float(trace.revisions.sum(1).double().mean()), 3),
-            ),
-            strict=True,
-        )
+    values = (
+        *spent(trace, seconds).values(),
+        *(round(value, 4) for value in found.valid),
+        *(round(value / nats, 4) for value in spread),
+        round(found.distinct, 4),
+        round(found.fresh_distinct, 4),
+        round(float(trace.revisions.sum(1).double().mean()), 3),
     )
+    return dict(zip(JUDGED, values, strict=True))
 
 
 def timed(writing: Callable[[], Trace]) -> tuple[Trace, float]:
@@ -202,7 +201,8 @@ def proofreader(options: argparse.Namespace, facts: dict) -> None:
     ]
     for seed in options.seeds:
         name = f"proofreader-{seed}"
-        model = trained(name, options, objective, gazette, table.facts["settings"], seed)
+        steps = table.facts["settings"]["steps"]
+        model = trained(name, options, objective, gazette, steps, batch=64, seed=seed)
         if f"flag_precision_{seed}" not in table.facts:
             fresh = gazette.sample(1000, torch.Generator().manual_seed(2**31))
             counts = flag_counts(model, gazette, fresh)
@@ -225,22 +225,20 @@ def verses(options: argparse.Namespace, facts: dict) -> None:
     table = Table(
         options.out / "samplers_verses.csv",
         KEY,
-        ("n", "passes", "row_passes", "seconds", *VERSES),
+        (*SPENT, *VERSES),
         {"n": options.n, "judge_steps": steps[0], "steps": steps[1], "batch": 32},
         facts,
     )
     tokens = load_tokenizer().n_vocab
     objective = Mixed(AbsorbingDiffusion(), Denoising(replacements=range(6, tokens)))
-    how = {"batch": 32}
-    judge = trained("shakespeare-judge", options, NextToken(), text, how | {"steps": steps[0]})
-    model = trained("shakespeare-denoiser", options, objective, text, how | {"steps": steps[1]})
+    judge = trained("shakespeare-judge", options, NextToken(), text, steps[0], batch=32)
+    model = trained("shakespeare-denoiser", options, objective, text, steps[1], batch=32)
+    windows = held_out.windows()[: options.n]
     if not table.has(order="text"):
-        windows = torch.stack(held_out.windows()[: options.n])
         blank = dict.fromkeys((*KEY, "passes", "row_passes", "seconds"), "") | {"order": "text"}
-        table.add(**blank, n=len(windows), **heard(judge, windows))
+        table.add(**blank, n=len(windows), **heard(judge, torch.stack(windows)))
     if "bound" not in table.facts:
-        some = held_out.windows()[: options.n]
-        nats = evaluate(model, AbsorbingDiffusion(), some, row=WINDOW) / WINDOW
+        nats = evaluate(model, AbsorbingDiffusion(), windows, row=WINDOW) / WINDOW
         table.note(bound=str(bootstrap(nats.double())))
     canvas = torch.full((options.n, WINDOW), MASK)
     settings = [
@@ -250,11 +248,7 @@ def verses(options: argparse.Namespace, facts: dict) -> None:
     for setting in settings[:2] if options.smoke else settings:
         if not table.has(**setting.key):
             trace, seconds = timed(lambda s=setting: s.write(model, canvas))
-            needed = round(float(trace.row_passes.double().mean()), 2)
-            counted = dict(n=options.n, passes=trace.passes, row_passes=needed)
-            table.add(
-                **setting.key, **counted, seconds=round(seconds, 1), **heard(judge, trace.ids)
-            )
+            table.add(**setting.key, **spent(trace, seconds), **heard(judge, trace.ids))
 
 
 def heard(judge: GPT, windows: Tensor) -> dict:
@@ -267,7 +261,9 @@ def heard(judge: GPT, windows: Tensor) -> dict:
     return dict(zip(VERSES, (round(value, 4) for value in values), strict=True))
 
 
-def trained(name: str, options, objective: Objective, documents, how: dict, seed: int = 0) -> GPT:
+def trained(
+    name: str, options, objective: Objective, documents, steps: int, batch: int, seed: int = 0
+) -> GPT:
     """The network of this name in ``--folder``; trained and put there if it is not."""
     path = options.folder / f"{name}.safetensors"
     if path.exists():
@@ -275,11 +271,12 @@ def trained(name: str, options, objective: Objective, documents, how: dict, seed
     sizes = dict(n_embd=16, n_layer=1, n_head=2) if options.smoke else {}
     config = GPTConfig(load_tokenizer().n_vocab, n_positions=WINDOW, **sizes)
     model = GPT.init(config, torch.Generator().manual_seed(seed)).to(options.device)
+    unfinished = options.folder / f".{name}.run"
     row = documents.length  # a Gazette's canvas, a stream's window
-    settings = dict(steps=how["steps"], batch=how["batch"], row=row, seed=seed)
-    fit(model, objective, documents, **settings, checkpoint=options.folder / f".{name}.run")
+    settings = dict(batch=batch, row=row, seed=seed, checkpoint=unfinished)
+    fit(model, objective, documents, steps, **settings)
     model.cpu().save(path, device=torch.device(options.device).type)
-    (options.folder / f".{name}.run").unlink()
+    unfinished.unlink()
     return model
 
 

@@ -12,11 +12,12 @@ from .anyorder import ORDERS, generate_diffusion, write
 from .budgets import Ancestral, Certain, EveryDraw, Passes, Round
 from .drawing import choose, settled
 from .left import aligned, generate, generate_backward
-from .revising import Flagged, LowConfidence
+from .revising import REVISERS, Flagged, LowConfidence
 from .trace import Trace
 
 __all__ = [
     "ORDERS",
+    "REVISERS",
     "Ancestral",
     "Certain",
     "EveryDraw",

@@ -85,15 +85,16 @@ def write(
     _check(canvas, order, budget, block, max_passes, leave, forbid_mask, mask_token)
     score = order if callable(order) else SCORES[order]
     fill = budget if callable(budget) else lambda now: now.first(budget)
-    read = _reader(model, mask, mask_token)
+    read = _reader(model, mask, canvas, mask_token)
     page = _Page(canvas, mask_token)
     while page.holes.any() and len(page.frames) != max_passes:
         last = len(page.frames) + 1 == max_passes and not leave
         forbid = (mask_token,) if forbid_mask or last else ()
         open_, turn = page.turn(None if last else block)
         written = page.written if revise else torch.zeros_like(open_)
-        logits = read(page.ids, open_ | written)
-        answers = logits[open_[open_ | written]]
+        asked = open_ | written
+        logits = read(page.ids, asked)
+        answers = logits[open_[asked]]
         tokens, log_p = choose(answers, generator, temperature, top_k, forbid, top_p)
         now = Round(page.ids, open_, turn, tokens, answers, forbid, generator, score)
         drawn = now.spread(tokens, mask_token)
@@ -101,7 +102,7 @@ def write(
         page.fill(chosen & (drawn != mask_token), drawn, now.spread(log_p, 0.0))
         if revise:
             flag = logits.double().softmax(-1)[:, mask_token]
-            flag = torch.zeros_like(page.log_p).masked_scatter(open_ | written, flag)
+            flag = torch.zeros_like(page.log_p).masked_scatter(asked, flag)
             page.hide(revise, written, flag)
         page.end_pass()
     return Trace(page.ids, tuple(page.frames), page.commits, page.revisions, page.row_passes)
@@ -200,10 +201,13 @@ class _Page:
 
 
 def _reader(
-    model: GPT | Callable, mask: Mask, mask_token: int
+    model: GPT | Callable, mask: Mask, canvas: Tensor, mask_token: int
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """(ids, asked), both (B, T) -> logits (M, V) of the asked outputs; other rows are not read."""
     per_row = as_mask(mask).batch is not None
+    if isinstance(model, GPT):
+        _check_vocabulary(canvas, mask_token, model.config.vocab_size)
+        as_mask(mask).check_batch(len(canvas))
 
     def read(ids: Tensor, asked: Tensor) -> Tensor:
         rows = asked.any(1)
@@ -211,9 +215,6 @@ def _reader(
             logits = model(ids[rows])[asked[rows]]
             _check_vocabulary(ids, mask_token, logits.shape[-1])
             return logits
-        _check_vocabulary(ids, mask_token, model.config.vocab_size)
-        if per_row:
-            mask.check_batch(len(ids))
         with eval_mode(model):
             hidden = model.hidden(ids[rows], mask.take(rows) if per_row else mask)
             return model.head(hidden[asked[rows]])

@@ -60,6 +60,11 @@ class Round:
         """The probability of the likeliest word of every hole, float64 (B, T); 0 elsewhere."""
         return self.spread(self.log_p.amax(-1).exp(), 0.0)
 
+    def sure(self, at: float) -> Tensor:
+        """Holes whose likeliest word has probability ``at`` or more: bool (B, T)."""
+        # Probabilities sum to 1 only to rounding: "certain" must not ask for the last digit.
+        return self.holes & (self.certainty >= at - 1e-9)
+
     def spread(self, values: Tensor, elsewhere: float) -> Tensor:
         """Values of the holes (N,) in their places (B, T)."""
         found = torch.full(self.ids.shape, elsewhere, dtype=values.dtype, device=values.device)
@@ -88,7 +93,7 @@ class Passes:
     passes: int
 
     def __post_init__(self) -> None:
-        _at_least_one("passes", self.passes)
+        at_least_one("passes", self.passes)
 
     def __call__(self, round: Round) -> Tensor:
         left = (self.passes - round.turn + 1).clamp(min=1)
@@ -107,7 +112,7 @@ class Ancestral:
     passes: int
 
     def __post_init__(self) -> None:
-        _at_least_one("passes", self.passes)
+        at_least_one("passes", self.passes)
 
     def __call__(self, round: Round) -> Tensor:
         left = (self.passes - round.turn + 1).clamp(min=1)
@@ -135,8 +140,7 @@ class Certain:
             raise ValueError(f"more is a number of words, 0 or more, got {self.more}")
 
     def __call__(self, round: Round) -> Tensor:
-        # Probabilities that sum to 1 only to rounding: "certain" must not ask for the last digit.
-        sure = round.holes & (round.certainty >= self.at - 1e-9)
+        sure = round.sure(self.at)
         least = (~sure.any(1)).long().clamp(min=self.more)
         return sure | round.first(least, among=round.holes & ~sure)
 
@@ -152,7 +156,7 @@ class EveryDraw:
         self.gazette = gazette
 
     def __call__(self, round: Round) -> Tensor:
-        sure = round.holes & (round.certainty >= 1 - 1e-9)
+        sure = round.sure(1.0)
         open_ = round.holes & ~sure
         group = self.gazette.groups(round.ids, round.ids != MASK)
         index = group.clamp(min=0)
@@ -162,6 +166,7 @@ class EveryDraw:
         return sure | (open_ & (rank == best.gather(1, index)))
 
 
-def _at_least_one(name: str, value: int) -> None:
+def at_least_one(name: str, value: int) -> None:
+    """Raise `ValueError` for a number below 1."""
     if value < 1:
         raise ValueError(f"{name}: at least 1, got {value}")

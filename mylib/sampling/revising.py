@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .budgets import at_least_one
+
 
 @dataclass(frozen=True)
 class Written:
@@ -41,7 +43,7 @@ class Flagged:
     def __post_init__(self) -> None:
         if not 0 <= self.at <= 1:
             raise ValueError(f"a flag's threshold is a probability, got {self.at}")
-        _times(self.times)
+        at_least_one("times", self.times)
 
     def __call__(self, written: Written) -> Tensor:
         return (written.flag > self.at) & (written.revisions < self.times)
@@ -60,9 +62,8 @@ class LowConfidence:
     times: int = 1
 
     def __post_init__(self) -> None:
-        if self.words < 1:
-            raise ValueError(f"words: at least 1, got {self.words}")
-        _times(self.times)
+        at_least_one("words", self.words)
+        at_least_one("times", self.times)
 
     def __call__(self, written: Written) -> Tensor:
         score = written.log_p.masked_fill(written.revisions >= self.times, torch.inf)
@@ -76,9 +77,5 @@ class LowConfidence:
         return chosen & (score < torch.inf)
 
 
-Reviser = Flagged | LowConfidence
-
-
-def _times(times: int) -> None:
-    if times < 1:
-        raise ValueError(f"times: at least 1, got {times}")
+# By name, for commands and tables.
+REVISERS = {"none": None, "flagged": Flagged(), "low confidence": LowConfidence()}
