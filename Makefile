@@ -5,9 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+PEERS := $(VENV)/.peers
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-browser notebooks lint clean
+.PHONY: help setup lab test test-browser notebooks bench lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +53,16 @@ test-browser: $(READY)  ## run the chapters and move their widgets in Chromium; 
 
 notebooks: $(READY)  ## run the notebooks and store their outputs (NB=notebooks/x.ipynb: only that one)
 	@$(PY) tests/tools/execute.py $(NB)
+
+# llms-from-scratch asks for tensorflow and an older numpy, which its GPT does not use. A peer that
+# cannot be installed is left out, and the results say so.
+$(PEERS): $(READY)
+	$(PY) -m pip install --disable-pip-version-check --editable '.[bench]' && \
+	$(PY) -m pip install --disable-pip-version-check --no-deps 'llms-from-scratch==1.0.19' && \
+	touch $@ || echo "Not all peers could be installed; the others run without them"
+
+bench: $(PEERS)  ## measure speed beside other packages (25 minutes; it installs them into .venv)
+	@$(PY) -m mylib.experiments.benchmark
 
 lint: $(READY)  ## check style and format
 	@$(PY) -m ruff check .

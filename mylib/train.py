@@ -1,26 +1,29 @@
 """Training: one call for one core, one GPU and many machines.
 
 `fit` draws documents, lays them out in rows, lets the objective make its passes and follows the
-gradient, with Hugging Face Accelerate underneath. Everything random is a function of
-(seed, step), drawn for the global batch and then cut by process: the number of processes and of
-accumulation steps changes nothing, and a killed run resumes to the same weights.
+gradient, with Hugging Face Accelerate underneath (`mylib.distributed`). Everything random is a
+function of (seed, step), drawn for the global batch and then cut by process: the number of
+processes and of accumulation steps changes nothing but rounding, and a killed run resumes to the
+same weights. Dropout alone depends on the number of slices, processes x accumulation steps.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from .checkpoints import History, restore_run, save_run
+from .checkpoints import History, Run, read_run, save_run, whole
+from .compiling import compiled
+from .distributed import Asked, accelerator_for, agree, backward, generator, is_sharded, update
 from .evaluation import Model, answer_nll, evaluate, predict
 from .muon import Muon
 from .objectives import Objective
@@ -50,7 +53,8 @@ def fit(
     seed: int = 0,
     checkpoint: str | Path | None = None,
     save_every: int = 200,
-    precision: str = "no",
+    precision: str | None = None,
+    compile: bool = False,
     progress: bool = True,
     on_step: Callable[[int, Model], None] | None = None,
 ) -> History:
@@ -62,66 +66,83 @@ def fit(
     model's positions). The matrices of the blocks are trained by Muon, embeddings, norms, biases
     and heads by AdamW; the learning rate rises over the first ``warmup`` share of the steps and
     falls along a cosine to zero (``data/results/optimiser.csv``). ``clip``: greatest gradient norm.
-    ``accumulate``: slices a batch is cut into when memory is short. ``precision``: Accelerate's
-    ``mixed_precision`` ("no", "bf16", ...).
+    ``accumulate``: slices a process cuts its rows into when memory is short. ``precision``:
+    Accelerate's ``mixed_precision`` ("no", "bf16", "fp16"), by default what the launcher says, else
+    "no". ``compile``: torch.compile for the blocks of a `GPT` (`mylib.compiling`).
 
     With ``checkpoint`` (a file name) the state is saved every ``save_every`` steps and at the end,
-    and a run that finds its own checkpoint goes on from there. The model trains on the device it
-    is on, or on those that ``accelerate launch`` hands out. ``on_step(step, model)`` is called
-    after every step (1, 2, ...), in every process; it may look at the model and not change it.
+    by the first process, and a run that finds its own checkpoint goes on from there. The model
+    trains on the device it is on, or on those that ``accelerate launch`` hands out; ``batch`` is
+    that of all processes together. ``on_step(step, model)`` is called after every step (1, 2, ...),
+    in every process; it may look at the model and not change it.
 
-    Raises `ValueError` for settings that make no sense, a loss that is not finite, and a
-    checkpoint of another run or a damaged one.
+    Under FSDP (version 2) the training copy is spread over the processes, AdamW trains all of it
+    (Muon needs whole matrices) and ``on_step`` is refused; checkpoints have the same form, and
+    ``model`` gets the weights at the end.
+
+    Raises `ValueError` for settings that make no sense, a loss that is not finite, a checkpoint of
+    another run or a damaged one, and what `mylib.distributed` and `mylib.compiling` refuse.
     """
     for name, value in {"steps": steps, "batch": batch, "accumulate": accumulate}.items():
         if value < 1:
             raise ValueError(f"{name} is at least 1, got {value}")
-    from accelerate import Accelerator
     from tqdm.auto import tqdm
 
-    launched = "LOCAL_RANK" in os.environ
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    accelerator = Accelerator(cpu=on_cpu and not launched, mixed_precision=precision)
+    accelerator = accelerator_for(model, precision)
+    sharded, main = is_sharded(accelerator), accelerator.is_main_process
+    if sharded and on_step is not None:
+        raise ValueError("on_step would see none of the training under FSDP: no process has it all")
     settings = {
         "objective": repr(objective),
         "config": dataclasses.asdict(model.config),
         **dict(steps=steps, batch=batch, row=row, learning_rate=learning_rate, warmup=warmup),
         **dict(weight_decay=weight_decay, clip=clip, seed=seed),
     }
-    optimizers = make_optimizers(model, learning_rate, weight_decay)
-    start, history = 0, History()
-    if checkpoint is not None and Path(checkpoint).exists():
-        start, history = restore_run(Path(checkpoint), model, optimizers, settings)
-    net, *optimizers = accelerator.prepare(_Asked(model), *optimizers)
-    net.train()
-    row = model.config.n_positions if row is None else row
-    quiet = not progress or not accelerator.is_main_process
-    for step in tqdm(range(start, steps), initial=start, total=steps, disable=quiet, leave=False):
-        rate = learning_rate * schedule(step, steps, warmup)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-        rows = objective.rows(draw(documents, batch, seed, step), row)
-        passes = objective.make(rows, generator(seed, step, "noise"))
-        loss = _accumulated_loss(net, objective, passes, accelerator, accumulate, (seed, step))
-        if not math.isfinite(loss):
-            raise ValueError(f"the loss is {loss} at step {step + 1} of {objective}; nothing saved")
-        norm = float(accelerator.clip_grad_norm_(net.parameters(), clip))
-        if not math.isfinite(norm) and accelerator.scaler is None:  # a scaler skips such steps
-            raise ValueError(f"the gradient is {norm} at step {step + 1}; nothing saved")
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        history.steps.append(step + 1)
-        history.loss.append(loss)
-        last = step + 1 == steps
-        if checkpoint is not None and (last or (step + 1) % save_every == 0):
-            if accelerator.is_main_process:
-                save_run(Path(checkpoint), model, optimizers, step + 1, settings, history)
-            accelerator.wait_for_everyone()
-        if on_step is not None:
-            on_step(step + 1, model)
-    model.eval()
+    if model.config.dropout:  # its noise is drawn slice by slice, and by other code if compiled
+        settings |= {"slices": accelerator.num_processes * accumulate, "compile": compile}
+    run, path = Run(), None if checkpoint is None else Path(checkpoint)
+    if path is not None and path.exists():
+        run = read_run(path, settings)
+    agree(accelerator, run.step)
+    trained = copy.deepcopy(model) if sharded else model
+    make = _adamw_alone if sharded else make_optimizers
+    optimizers = make(trained, learning_rate, weight_decay)
+    run.load_model(trained)
+    history, row = run.history, model.config.n_positions if row is None else row
+    bar = dict(total=steps, disable=not (progress and main), leave=False)
+    with contextlib.ExitStack() as stack:
+        stack.callback(model.eval)
+        if compile:
+            stack.enter_context(compiled(trained))
+        net, *optimizers = accelerator.prepare(Asked(trained), *optimizers)
+        run.load_optimizers(optimizers)
+        net.train()
+        for step in tqdm(range(run.step, steps), initial=run.step, **bar):
+            for group in (group for o in optimizers for group in o.param_groups):
+                group["lr"] = learning_rate * schedule(step, steps, warmup)
+            rows = objective.rows(draw(documents, batch, seed, step), row)
+            passes = objective.make(rows, generator(seed, step, "noise"))
+            loss = backward(net, objective, passes, accelerator, accumulate, (seed, step))
+            norm = float(whole(accelerator.clip_grad_norm_(net.parameters(), clip)))
+            # A scaler (fp16) skips a step whose gradient is not finite.
+            for name, value in {
+                "loss": loss,
+                "gradient": 0 if accelerator.scaler else norm,
+            }.items():
+                if not math.isfinite(value):
+                    where = f"step {step + 1} of {objective}"
+                    raise ValueError(f"the {name} is {value} at {where}; nothing saved")
+            update(accelerator, optimizers, norm)
+            history.steps.append(step + 1)
+            history.loss.append(loss)
+            if path is not None and (step + 1 == steps or (step + 1) % save_every == 0):
+                if main or sharded:
+                    save_run(path, trained, optimizers, settings, history, write=main)
+                accelerator.wait_for_everyone()
+            if on_step is not None:
+                on_step(step + 1, model)
+    if sharded:
+        model.load_state_dict({name: whole(t) for name, t in trained.state_dict().items()})
     return history
 
 
@@ -135,10 +156,19 @@ def make_optimizers(model: Model, learning_rate: float, weight_decay: float) -> 
     matrices = [p for n, p in learned if blocks.search(n) and p.dim() == 2]
     inside = {id(p) for p in matrices}
     others = [p for _, p in learned if id(p) not in inside]
-    adamw = torch.optim.AdamW(others, learning_rate, (0.9, 0.98), weight_decay=weight_decay)
+    adamw = _adamw(others, learning_rate, weight_decay)
     if not matrices:
         return [adamw]
     return [Muon(matrices, learning_rate, weight_decay=weight_decay), adamw]
+
+
+def _adamw_alone(model: Model, learning_rate: float, weight_decay: float) -> list:
+    learned = [p for p in model.parameters() if p.requires_grad]
+    return [_adamw(learned, learning_rate, weight_decay)]
+
+
+def _adamw(parameters: list[Tensor], learning_rate: float, weight_decay: float):
+    return torch.optim.AdamW(parameters, learning_rate, (0.9, 0.98), weight_decay=weight_decay)
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
@@ -150,12 +180,6 @@ def schedule(step: int, steps: int, warmup: float) -> float:
     rise = max(1, round(warmup * steps))
     done = max(0, step + 1 - rise) / max(1, steps - rise + 1)
     return min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * done))
-
-
-def generator(seed: int, step: int, purpose: str) -> torch.Generator:
-    """The generator of one step and one purpose: a function of its arguments alone."""
-    number = int.from_bytes(f"{purpose}:{seed}:{step}".encode(), "big") % (2**61 - 1)
-    return torch.Generator().manual_seed(number)
 
 
 def draw(documents: Source | Sequence[Tensor], n: int, seed: int, step: int) -> list[Tensor]:
@@ -171,60 +195,3 @@ def draw(documents: Source | Sequence[Tensor], n: int, seed: int, step: int) -> 
             order = torch.randperm(len(documents), generator=generator(seed, epoch, "epoch"))
         found.append(documents[int(order[place])])
     return found
-
-
-class _Asked(torch.nn.Module):
-    """Logits of the asked outputs only, through ``forward``, where DDP and autocast listen."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: Any) -> Tensor:
-        return self.model.answers(batch)
-
-
-def _accumulated_loss(net, objective, passes, accelerator, accumulate: int, key) -> float:
-    """Backward through every slice of every pass that this process owns; the global loss."""
-    world, rank = accelerator.num_processes, accelerator.process_index
-    total = torch.zeros((), device=accelerator.device)
-    for number, whole in enumerate(passes):
-        pieces = world * accumulate
-        edges = [round(i * len(whole.inputs) / pieces) for i in range(pieces + 1)]
-        for turn in range(accumulate):
-            piece = rank * accumulate + turn
-            part = whole.take(slice(edges[piece], edges[piece + 1]))
-            last = number == len(passes) - 1 and turn == accumulate - 1
-            if part is None:
-                if world > 1:
-                    raise ValueError(
-                        f"a batch of {len(whole.inputs)} rows is too small for {world} processes "
-                        f"with {accumulate} slices each: process {rank} has nothing to do"
-                    )
-                continue
-            part = part.to(accelerator.device)
-            with _dropout(net, (*key, number, piece)), _sync(accelerator, net, last):
-                loss = objective.loss(net(part), part) / whole.denominator
-                # DDP averages over processes; the loss is a sum over them.
-                accelerator.backward(loss * world)
-            total += loss.detach()
-    return float(accelerator.reduce(total, reduction="sum"))
-
-
-def _sync(accelerator, net, last: bool):
-    return contextlib.nullcontext() if last else accelerator.no_sync(net)
-
-
-def _dropout(net, key):
-    """Dropout draws from torch's global generator; lend it one that depends on the key alone."""
-    model = getattr(net, "module", net).model
-    if model.config.dropout == 0:
-        return contextlib.nullcontext()
-
-    @contextlib.contextmanager
-    def lent():
-        with torch.random.fork_rng():
-            torch.manual_seed(generator(*key[:2], f"dropout{key[2:]}").initial_seed())
-            yield
-
-    return lent()

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from mylib.datasets import CORPORA, Sentence, fetch, read_conll, wnut17
+from mylib.datasets import CORPORA, Corpus, Sentence, fetch, read_conll, wnut17
 from mylib.metrics import entities, entity_f1
 
 TWO = [Sentence(("Ada", "wrote"), ("B-PER", "O")), Sentence(("She",), ("O",))]
@@ -192,7 +192,7 @@ def test_wnut17_names_and_addresses(monkeypatch, tmp_path):
         ("dev", "emerging.dev.conll"),
         ("test", "emerging.test.annotated"),
     ]:
-        below, address, _ = CORPORA[f"wnut17-{split}"]
+        below, address, *_ = CORPORA[f"wnut17-{split}"]
         assert below == f"wnut17/{name}"
         assert address == (
             "https://raw.githubusercontent.com/leondz/emerging_entities_17/"
@@ -201,7 +201,8 @@ def test_wnut17_names_and_addresses(monkeypatch, tmp_path):
         content = f"{split}\tO\n".encode()
         (tmp_path / below).parent.mkdir(exist_ok=True)
         (tmp_path / below).write_bytes(content)
-        places[f"wnut17-{split}"] = below, address, hashlib.sha256(content).hexdigest()
+        found = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        places[f"wnut17-{split}"] = Corpus(below, address, found, len(content))
     monkeypatch.setenv("MYLIB_CACHE", str(tmp_path))
     for name, entry in places.items():
         monkeypatch.setitem(CORPORA, name, entry)

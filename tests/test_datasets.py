@@ -1,16 +1,21 @@
 """Text that nobody here wrote: read as it is, or refused in clear words. And files.py."""
 
-import hashlib
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
+import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
 
 from mylib import tokenizer
-from mylib.datasets import CORPORA, Stream, fetch, fetching, read_text, tiny_shakespeare
+from mylib.datasets import CORPORA, Stream, read_parts, read_text, text, tiny_shakespeare
 from mylib.files import cache_dir
+from mylib.tokenizer import BOS, EOS, load_tokenizer
+from mylib.vocabulary import compact, encode_long
 
 # -- text files -----------------------------------------------------------------------------------
 
@@ -26,6 +31,32 @@ def test_a_file_from_windows(tmp_path, mark):
     path = tmp_path / "a.txt"
     path.write_bytes(mark + b"One goose.\r\nTwo geese.\r\n")
     assert read_text(path) == "One goose.\nTwo geese.\n"
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0")), st.integers(1, 7))
+def test_line_ends_and_blocks(tmp_path_factory, content, block):
+    """\\r\\n and a lone \\r are \\n, wherever the file is cut into blocks."""
+    path = tmp_path_factory.getbasetemp() / "lines.txt"
+    path.write_bytes(b"\xef\xbb\xbfx\r" + content.encode() + "é\r\r\n\r".encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text, "BLOCK", block)
+        parts = list(read_parts(path))
+    wanted = f"x\r{content}é\r\r\n\r".replace("\r\n", "\n").replace("\r", "\n")
+    assert "".join(parts) == read_text(path) == wanted
+    assert max(map(len, parts)) <= block + 1  # a \r that waited for what follows
+
+
+@pytest.mark.parametrize("unit", ["a", "two geese ", "ä", ".", " "])
+def test_one_enormous_line(tmp_path, unit):
+    path = tmp_path / "a.txt"
+    line = "x" + unit * (10_000_000 // len(unit.encode()))
+    path.write_bytes(line.encode())
+    assert read_text(path) == line
+    part = line[:300_000]
+    start = time.process_time()
+    stream = Stream.of(part, 64)
+    assert time.process_time() - start < 20  # a second; quadratic time would be minutes
+    assert tokenizer.decode(stream.ids.tolist()) == part
 
 
 def test_a_folder_in_the_order_of_names(tmp_path):
@@ -53,6 +84,39 @@ def test_texts_that_are_refused(tmp_path):
     for path in (tmp_path / "latin.txt", tmp_path):
         with pytest.raises(ValueError, match=r"latin\.txt is not UTF-8 text: .*position 2"):
             read_text(path)
+
+
+@pytest.mark.parametrize("block", [1, 4, 2**20])
+def test_where_bytes_are_no_text(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(text, "BLOCK", block)
+    path = tmp_path / "a.txt"
+    for content, says in [
+        (b"Two ge\0se", r"a\.txt is not text: it has NUL bytes, the first in position 6 "),
+        (
+            "Two geese".encode("utf-16-le"),
+            r"is not text: it has NUL bytes, the first in position 1 ",
+        ),
+        (b"Two ge\xffse", r"is not UTF-8 text: invalid start byte in position 6$"),
+        (b"Two g\xc3\xa9\xe2\x82", r"is not UTF-8 text: unexpected end of data in position 7$"),
+        (b"\xef\xbb\xbfTwo\xc3geese", r"is not UTF-8 text: invalid continuation .* position 6$"),
+        ("\ud83d".encode("utf-8", "surrogatepass"), r"is not UTF-8 text: .* position 0$"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=says):
+            read_text(path)
+
+
+def test_files_that_are_no_text(tmp_path):
+    (tmp_path / "good.txt").write_text("Two geese.")
+    picture = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+    (tmp_path / "goose.txt").write_bytes(picture)
+    for path in (tmp_path / "goose.txt", tmp_path):  # in a folder the file is named
+        with pytest.raises(ValueError, match=r"goose\.txt is not text: it has NUL bytes"):
+            read_text(path)
+    np.save(tmp_path / "array.npy", np.arange(3))
+    with pytest.raises(ValueError, match=r"array\.npy is not .*text"):
+        read_text(tmp_path / "array.npy")
+    assert next(read_parts(tmp_path)) == "Two geese."  # refused when it comes to it
 
 
 # -- windows --------------------------------------------------------------------------------------
@@ -106,6 +170,45 @@ def test_stream_of_a_text():
     ]
 
 
+def test_stream_in_another_vocabulary():
+    small = compact(load_tokenizer(), "Two geese.")
+    made = Stream.of("Two geese. Two swans.", 3, small)
+    assert torch.equal(made.ids, encode_long(small, "Two geese. Two swans."))  # no space in front
+    assert small.decode(made.ids.tolist()) == "Two geese. Two swans."
+
+
+def test_framed_windows_are_documents():
+    framed = Stream(torch.arange(100, 123), 7, framed=True)
+    plain = Stream(torch.arange(100, 123), 5)
+    assert framed.words == plain.words == 5
+    drawn = [stream.sample(50, torch.Generator().manual_seed(0)) for stream in (framed, plain)]
+    for mine, words in ((framed.windows(), plain.windows()), drawn):
+        assert len(mine) == len(words)
+        for window, inner in zip(mine, words, strict=True):
+            assert window.tolist() == [BOS, *inner.tolist(), EOS] and window.dtype == torch.int64
+    assert all(part.framed and part.length == 7 for part in framed.split(0.3))
+    assert Stream.of("Two geese.", 4, framed=True).framed
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.uint16])
+def test_ids_of_any_integer_type(dtype):
+    ids = torch.arange(100, 123)
+    for framed in (False, True):
+        wanted, found = (Stream(x, 5, framed) for x in (ids, ids.to(dtype)))
+        assert found.windows()[0].dtype == torch.int64
+        assert torch.equal(torch.stack(found.windows()), torch.stack(wanted.windows()))
+        one, two = (s.sample(9, torch.Generator().manual_seed(1)) for s in (wanted, found))
+        assert torch.equal(torch.stack(one), torch.stack(two)) and two[0].dtype == torch.int64
+
+
+def test_the_least_framed_window():
+    assert Stream(torch.arange(9), 3, framed=True).windows()[8].tolist() == [BOS, 8, EOS]
+    assert len(Stream(torch.arange(5), 7, framed=True).windows()) == 1  # a text of 5 words
+    for length in (2, 8):
+        with pytest.raises(ValueError, match=rf"{length} tokens \(at least 3\) .* shape \(5,\)"):
+            Stream(torch.arange(5), length, framed=True)
+
+
 @pytest.mark.parametrize(
     ("ids", "length"),
     [
@@ -121,89 +224,8 @@ def test_windows_that_do_not_fit(ids, length):
         Stream(ids, length)
 
 
-# -- public corpora -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def corpus(monkeypatch, tmp_path):
-    """A corpus of our own, "geese", in an empty cache."""
-    content = b"Two geese.\n"
-    sha256 = hashlib.sha256(content).hexdigest()
-    address = "https://nowhere.invalid/geese/input.txt"
-    monkeypatch.setitem(CORPORA, "geese", ("geese/input.txt", address, sha256))
-    monkeypatch.setenv("MYLIB_CACHE", str(tmp_path))
-    return tmp_path / "geese" / "input.txt", content
-
-
-def fill(path, content):
-    path.parent.mkdir(parents=True)
-    path.write_bytes(content)
-
-
-def test_unknown_name():
-    with pytest.raises(ValueError, match=r"unknown data set 'shakespeer'; known: tinyshakespeare"):
-        fetch("shakespeer")
-
-
-def test_a_right_file_is_used_without_a_network(corpus, monkeypatch):
-    path, content = corpus
-    fill(path, content)
-    monkeypatch.setattr("pooch.retrieve", lambda *_, **__: pytest.fail("asked the network"))
-    assert fetch("geese") == path
-    assert read_text(fetch("geese")) == "Two geese.\n"
-
-
-def test_no_cache_and_no_network(corpus):
-    path, _ = corpus
-    with pytest.raises(ConnectionError) as error:
-        fetch("geese")
-    says = str(error.value)
-    assert says.startswith(f"geese is not in the cache ({path}), and could not be downloaded: ")
-    assert (
-        len(says) < 600 and error.value.__cause__ is None and error.value.__suppress_context__
-    )  # one readable line, no trace
-    assert not [file for file in path.parents[1].rglob("*") if file.is_file()]  # nothing half-made
-
-
-def test_tiny_shakespeare_without_cache_and_network(monkeypatch, tmp_path):
-    monkeypatch.setenv("MYLIB_CACHE", str(tmp_path))
-    with pytest.raises(ConnectionError, match="tinyshakespeare is not in the cache"):
-        tiny_shakespeare()
-
-
-def test_a_damaged_file_is_refused(corpus, monkeypatch):
-    path, content = corpus
-    fill(path, content[:-4])
-    with pytest.raises(
-        ConnectionError, match=r"geese is damaged in the cache: sha256 .*, expected "
-    ):
-        fetch("geese")  # it would be replaced, but there is no network
-    monkeypatch.setattr(fetching, "_writable", lambda path: False)
-    with pytest.raises(ValueError, match=r"geese is damaged in the cache: sha256 .*input\.txt"):
-        fetch("geese")
-    assert path.read_bytes() == content[:-4]  # not ours to delete
-
-
-def test_downloaded_bytes_are_checked(corpus, monkeypatch):
-    path, content = corpus
-    sent = content
-
-    def download(url, output_file, pooch, **_):
-        assert url == "https://nowhere.invalid/geese/input.txt"
-        with open(output_file, "wb") as file:
-            file.write(sent)
-
-    monkeypatch.setattr("pooch.core.choose_downloader", lambda *_, **__: download)
-    assert fetch("geese") == path and path.read_bytes() == content
-    path.unlink()
-    sent = b"something else"
-    with pytest.raises(ValueError, match="hash"):
-        fetch("geese")
-    assert not path.exists()
-
-
 def test_tiny_shakespeare(real_data):
-    if not (real_data / CORPORA["tinyshakespeare"][0]).exists():
+    if not (real_data / CORPORA["tinyshakespeare"].path).exists():
         pytest.skip(f"no Tiny Shakespeare in {real_data}")
     text = tiny_shakespeare()
     assert len(text) == 1_115_394 and text.startswith("First Citizen:\nBefore we proceed")

@@ -37,6 +37,11 @@ def test_pyproject_lists_the_packages_of_the_course(project):
     assert names(project["optional-dependencies"]["test"]) == TESTS
 
 
+def test_peers_of_the_benchmark_are_no_part_of_the_course(project):
+    assert names(project["optional-dependencies"]["bench"]) == {"x-transformers"}
+    assert set(project["optional-dependencies"]) == {"test", "bench"}
+
+
 def test_environment_yml_lists_the_same_with_the_same_bounds(project, conda):
     pip = next(entry["pip"] for entry in conda if isinstance(entry, dict))
     wanted = {*project["dependencies"], *project["optional-dependencies"]["test"], "-e ."}

@@ -1,75 +1,98 @@
-"""``python -m mylib train --text FILE --steps N``: next-token training on your own text."""
+"""``python -m mylib train``: train a model on your own text, with any objective."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from typing import Any
 
 import torch
 
-from ..datasets import Stream, read_text
-from ..model import GPT, GPTConfig
-from ..objectives import NextToken
-from ..tokenizer import decode, load_tokenizer
-from ..train import evaluate, fit
+from ..distributed import is_main, local_rank
+from ..model import GPT
+from ..objectives import Objective
+from ..train import fit
+from ..vocabulary import fingerprint, save_ranks
+from .train_data import Material, in_order, is_gazette, material
+from .train_judge import floor, judge, told
+from .train_objective import model_of, objective_of, refuse_leaks
+from .train_settings import add_flags, effective, toml
 
-HELD_OUT = 0.1
-JUDGED = 500  # held-out windows at most; they are spread evenly
+FITTED = ("batch", "accumulate", "learning-rate", "weight-decay", "clip", "warmup", "precision")
+FITTED += ("compile", "seed", "checkpoint", "save-every")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Train a causal model on windows of a text, a tenth of which is held out, and print its "
-        "loss on that tenth before and after."
+        "Train a model on a text, of which a part is held out, and print its loss on that part "
+        "before and after. Under `accelerate launch -m mylib train ...` several processes work as "
+        "one. Numbers in brackets are the defaults."
     )
-    parser.add_argument("--text", type=Path, required=True, help="a file, or a folder of *.txt")
-    parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--window", type=int, default=128, help="tokens (default: %(default)s)")
-    parser.add_argument("--layers", type=int, default=4, help="default: %(default)s")
-    parser.add_argument("--width", type=int, default=128, help="default: %(default)s")
-    parser.add_argument("--batch", type=int, default=16, help="windows (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("model.safetensors"), help="%(default)s")
-    parser.add_argument("--checkpoint", type=Path, help="kept while training; a killed run goes on")
+    add_flags(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    for path in (options.out, options.checkpoint):
-        if path is not None and path.is_dir():
-            raise ValueError(f"{path} is a folder; give the name of a file")
-    trained, held_out = Stream.of(read_text(options.text), options.window).split(HELD_OUT)
-    config = GPTConfig(
-        vocab_size=load_tokenizer().n_vocab,
-        n_positions=options.window,
-        n_embd=options.width,
-        n_layer=options.layers,
-    )
-    model = GPT.init(config, torch.Generator().manual_seed(options.seed))
-    print(f"{len(trained.ids)} tokens to train on, {len(held_out.ids)} held out")
-    _tell("before", model, held_out)
-    fit(
-        model,
-        NextToken(),
-        trained,
-        options.steps,
-        batch=options.batch,
-        seed=options.seed,
-        checkpoint=options.checkpoint,
-    )
-    _tell("after", model, held_out)
-    model.save(options.out, objective=NextToken(), text=options.text.name)
-    print(f"saved {options.out}")
+    settings = effective(options)
+    if options.print_config:
+        say(toml(settings))
+        return 0
+    _refuse(settings)
+    source = material(settings)
+    objective = objective_of(settings, source.encoding)
+    model = model_of(settings, source.encoding).to(_device(settings))
+    refuse_leaks(objective, source, settings, model.config.n_layer)
+    say(f"{source.about}, {source.encoding.n_vocab} kinds")
+    _tell("before", model, objective, source, settings)
+    how = {name.replace("-", "_"): settings[name] for name in FITTED}
+    fit(model, objective, source.trained, settings["steps"], row=settings["window"], **how)
+    _tell("after", model, objective, source, settings)
+    if line := floor(objective, source):
+        say(line)
+    if is_main():
+        _save(model, objective, source, settings)
     return 0
 
 
-def _tell(when: str, model: GPT, text: Stream) -> None:
-    nats = per_token(model, text)
-    rate = len(text.ids) / len(decode(text.ids.tolist()))
-    print(f"{when}: {nats:.3f} nats per token, {nats * rate:.3f} per character (held out)")
+def say(line: str) -> None:
+    """Print, in the first process only."""
+    if is_main():
+        print(line, flush=True)
 
 
-def per_token(model: GPT, text: Stream) -> float:
-    """-log p of a token given those before it in its window, nats, mean over held-out windows."""
-    windows = text.windows()
-    windows = windows[:: -(-len(windows) // JUDGED)]
-    return float(evaluate(model, NextToken(), windows).mean()) / (text.length - 1)
+def _refuse(settings: dict[str, Any]) -> None:
+    if settings["steps"] is None:
+        raise ValueError("how many steps? --steps")
+    if settings["steps"] < 1:
+        raise ValueError(f"steps is at least 1, got {settings['steps']}")
+    for path in (settings["out"], settings["checkpoint"]):
+        if path is not None and path.is_dir():
+            raise ValueError(f"{path} is a folder; give the name of a file")
+
+
+def _device(settings: dict[str, Any]) -> torch.device:
+    if settings["device"] == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: this PyTorch finds no CUDA device")
+    index = local_rank() if settings["device"] == "cuda" else None
+    return torch.device(settings["device"], index)
+
+
+def _tell(
+    when: str, model: GPT, objective: Objective, source: Material, settings: dict[str, Any]
+) -> None:
+    """The first process judges, the others wait for it at their next exchange."""
+    if is_main():
+        for line in told(objective, judge(model, objective, source, settings["window"]), source):
+            say(f"{when}: {line}")
+
+
+def _save(model: GPT, objective: Objective, source: Material, settings: dict[str, Any]) -> None:
+    out = settings["out"]
+    named = next(settings[n] for n in ("text", "tokens", "corpus", "gazette") if settings[n])
+    notes = dict(objective=objective, text=getattr(named, "name", named))
+    model.save(out, **notes, vocabulary=fingerprint(source.encoding))
+    if is_gazette(source.encoding):
+        say(f"saved {out}")
+        return
+    ranks = out.with_suffix(".tiktoken")
+    save_ranks(ranks, in_order(source.encoding))
+    say(f"saved {out} and its tokens, {ranks}")
+    say(f'to load them: GPT.load("{out}"), load_tokenizer("{ranks}")')

@@ -7,14 +7,13 @@ byte-pair merges learned on Tiny Shakespeare, for text that the Gazette did not 
 from __future__ import annotations
 
 import argparse
-import base64
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from ..datasets import tiny_shakespeare
-from ..files import data_path, replacing
+from ..files import data_path
 from ..grammar import load_grammar
-from ..tokenizer import FIRST_WORD
+from ..vocabulary import save_ranks
 
 
 def learned_merges(text: str, count: int) -> list[bytes]:
@@ -45,9 +44,7 @@ def main() -> None:
     single = [bytes([byte]) for byte in range(256) if bytes([byte]) not in lexicon]
     merges = [m for m in learned_merges(tiny_shakespeare(), options.merges) if m not in lexicon]
     tokens = [*lexicon, *single, *merges]
-    with replacing(data_path("gazette.toml").with_name("gazette.tiktoken")) as aside:
-        lines = (f"{base64.b64encode(t).decode()} {FIRST_WORD + i}\n" for i, t in enumerate(tokens))
-        aside.write_text("".join(lines))
+    save_ranks(data_path("gazette.toml").with_name("gazette.tiktoken"), tokens)
     print(f"{len(lexicon)} words, {len(single)} bytes, {len(merges)} merges")
 
 
