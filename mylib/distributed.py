@@ -42,6 +42,11 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
+def world_size() -> int:
+    """How many processes a launcher started; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
 def local_rank() -> int:
     """The number of this process on its machine."""
     return int(os.environ.get("LOCAL_RANK", 0))
@@ -67,9 +72,10 @@ def accelerator_for(model: Model, precision: str | None) -> Accelerator:
     accelerator = Accelerator(
         cpu=_on_cpu(model), mixed_precision=precision, kwargs_handlers=handlers
     )
-    wanted = int(os.environ.get("WORLD_SIZE", 1))
-    if accelerator.num_processes != wanted:
-        raise ValueError(f"{wanted} processes were launched, Accelerate sees {accelerator.state}")
+    if accelerator.num_processes != world_size():
+        raise ValueError(
+            f"{world_size()} processes were launched, Accelerate sees {accelerator.state}"
+        )
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         # Accelerate would train in float32 and say nothing.
         raise ValueError("fp16 is for GPUs; a CPU has bf16")

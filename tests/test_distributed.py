@@ -70,7 +70,7 @@ def test_two_processes_have_the_losses_of_one(case, group):
 
 
 def test_a_killed_group_ends_where_an_unbroken_one_does(group):
-    assert 3 <= int((group / "found").read_text()) < 50  # it went on from a checkpoint
+    assert 3 <= int((group / "found").read_text()) < 30  # it went on from a checkpoint
     assert found(group, "killed") == found(group, "unbroken")  # losses and weights, bit for bit
 
 
@@ -87,6 +87,7 @@ def test_the_command_prints_and_writes_in_one_process_only(group, tmp_path, caps
     names = ["--out", str(tmp_path / "one.safetensors")]
     assert main(["train", "--text", str(group / "text.txt"), *launched.COMMAND, *names]) == 0
     lines = capsys.readouterr().out.replace(str(tmp_path / "one"), str(group / "model"))
+    lines = lines.replace("830 kinds\n", "830 kinds, 2 processes\n")
     assert (group / "out.0").read_text() == lines and len(lines.splitlines()) == 4
     assert (group / "out.1").read_text() == "" and "step" not in (group / "err.1").read_text()
     assert (group / "written").read_text().splitlines() == ["0 run", "0 run", "0 model.safetensors"]
@@ -176,7 +177,7 @@ def test_a_finished_run_may_not_be_cut_otherwise_where_there_is_dropout(tmp_path
 # -- precision ---------------------------------------------------------------------------------
 
 
-def test_one_process_may_train_in_several_precisions():
+def test_one_process_may_train_in_several_precisions(monkeypatch):
     plain, exact = trained(precision="no")
     _, rough = trained(precision="bf16")
     again, _ = trained()
@@ -184,6 +185,8 @@ def test_one_process_may_train_in_several_precisions():
     assert rough.loss != exact.loss and rough.loss == pytest.approx(exact.loss, abs=0.05)
     with pytest.raises(ValueError, match="fp16 is for GPUs; a CPU has bf16"):
         trained(precision="fp16")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # as the launcher says it
+    assert trained()[1].loss == rough.loss and trained(precision="no")[1].loss == exact.loss
 
 
 def stepped(scale, gradients):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..distributed import is_main, local_rank
+from ..distributed import is_main, local_rank, world_size
 from ..model import GPT
 from ..objectives import Objective
 from ..train import fit
@@ -40,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
     objective = objective_of(settings, source.encoding)
     model = model_of(settings, source.encoding).to(_device(settings))
     refuse_leaks(objective, source, settings, model.config.n_layer)
-    say(f"{source.about}, {source.encoding.n_vocab} kinds")
+    together = f", {world_size()} processes" if world_size() > 1 else ""
+    say(f"{source.about}, {source.encoding.n_vocab} kinds{together}")
     _tell("before", model, objective, source, settings)
     how = {name.replace("-", "_"): settings[name] for name in FITTED}
     fit(model, objective, source.trained, settings["steps"], row=settings["window"], **how)

@@ -17,6 +17,7 @@ def with_vocabulary(model: GPT, old: tiktoken.Encoding, new: tiktoken.Encoding) 
     the mean of all rows. Raises `ValueError` for a model that is not over ``old``, and for tokens
     that ``old`` does not have: nobody knows their rows.
 
+    >>> import torch
     >>> from mylib.model import GPTConfig
     >>> from mylib.tokenizer import load_tokenizer
     >>> from mylib.vocabulary import compact

@@ -22,6 +22,7 @@ import accelerate
 import tiny
 import torch
 import torch._dynamo  # the optimisers load it: once, before the children are made
+from killed import ended
 
 import mylib.files
 from mylib import train
@@ -40,10 +41,10 @@ CASES = {
     "masked": (MaskedLM(0.3), dict(batch=6)),
     "diffusion": (AbsorbingDiffusion(average="token"), dict(batch=5, row=32)),
     "idle": (MaskedLM(0.3), dict(batch=1, steps=15)),  # the other process has no row
-    "dropout": (NextToken(), dict(batch=6, row=32, dropout=0.3)),
+    "dropout": (NextToken(), dict(batch=6, row=32, dropout=0.3, steps=25)),
 }
-KILLED = (ForwardBackward(), dict(batch=6, weight_decay=0.1))
-SHARDED = (ForwardBackward(), dict(batch=5, steps=10))
+KILLED = (ForwardBackward(), dict(batch=6, weight_decay=0.1, steps=30))
+SHARDED = (ForwardBackward(), dict(batch=5, steps=6))
 NUMBERS = itertools.count()
 SIZES = {
     "--steps": 3,
@@ -133,9 +134,9 @@ def sharded(folder):
     path = folder / "sharded.safetensors"
     train.save_run = dying
     with contextlib.suppress(Unplugged):
-        run(*SHARDED, checkpoint=path, save_every=6)
+        run(*SHARDED, checkpoint=path, save_every=4)
     train.save_run = save
-    keep(folder, "sharded, resumed", run(*SHARDED, checkpoint=path, save_every=6))
+    keep(folder, "sharded, resumed", run(*SHARDED, checkpoint=path, save_every=4))
 
 
 def resumable(folder):
@@ -168,14 +169,6 @@ def start(action, folder):
         print(repr(error), file=sys.stderr, flush=True)
         os._exit(1)
     os._exit(0)
-
-
-def ended(pid):
-    """Wait; whether the child came to its end (else it was killed)."""
-    status = os.waitpid(pid, 0)[1]
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0:
-        sys.exit("a child failed")
-    return os.WIFEXITED(status)
 
 
 def kill_all(folder, seconds):
