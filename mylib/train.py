@@ -97,6 +97,7 @@ def fit(
         "config": dataclasses.asdict(model.config),
         **dict(steps=steps, batch=batch, row=row, learning_rate=learning_rate, warmup=warmup),
         **dict(weight_decay=weight_decay, clip=clip, seed=seed),
+        "optimizers": "AdamW" if sharded else "Muon, AdamW",
     }
     if model.config.dropout:  # its noise is drawn slice by slice, and by other code if compiled
         settings |= {"slices": accelerator.num_processes * accumulate, "compile": compile}

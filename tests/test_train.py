@@ -15,7 +15,7 @@ import torch
 from test_objectives import MaskedLM, documents
 from torch import nn
 
-from mylib import masks
+from mylib import masks, train
 from mylib.gazette import Gazette
 from mylib.model import GPT, GPTConfig
 from mylib.objectives import NextToken, PreviousToken, Rows
@@ -284,7 +284,7 @@ def test_a_checkpoint_of_another_run_is_refused(name, half_done, tmp_path):
     assert same(model, fresh()) and path.read_bytes() == half_done
 
 
-def test_so_is_one_of_another_model_objective_or_length(half_done, tmp_path):
+def test_so_is_one_of_another_model_objective_or_length(half_done, tmp_path, monkeypatch):
     path = tmp_path / "run.safetensors"
     path.write_bytes(half_done)
     with pytest.raises(ValueError, match=r"config was \{.*'n_layer': 1.*'n_layer': 2"):
@@ -293,6 +293,10 @@ def test_so_is_one_of_another_model_objective_or_length(half_done, tmp_path):
         trained(NextToken(), checkpoint=path)
     with pytest.raises(ValueError, match="steps was 4, now 5"):
         trained(Breaks(at=99), checkpoint=path, steps=5)
+    with monkeypatch.context() as patched:  # AdamW alone has other tensors than Muon
+        patched.setattr(train, "is_sharded", lambda accelerator: True)
+        with pytest.raises(ValueError, match="optimizers was Muon, AdamW, now AdamW"):
+            trained(Breaks(at=99), checkpoint=path)
     resumed, _ = trained(Breaks(at=99), checkpoint=path, accumulate=2)  # this may change
     assert resumed is not None
 

@@ -5,11 +5,11 @@
 
 Byte-pair tokens learnt on the first nine tenths of Tiny Shakespeare; one network of 4 layers and 96
 channels, trained on windows of those nine tenths with two objectives at once, `NextToken` and
-`AbsorbingDiffusion`, and shipped as data/checkpoints/bard.safetensors (float16). Then words of the
-held-out tenth are hidden, a ``share`` of each window, and each is guessed three ways: by ``both``,
-which sees all words that are not hidden, by ``left``, which sees all words before it, the hidden
-ones too (more than a torn page would give it), and as the most ``frequent`` token. ``right``: share
-of hidden words named at first guess; ``nats``: -log p of a hidden word; intervals over windows.
+`AbsorbingDiffusion`, and shipped as data/checkpoints/bard.safetensors (float16). Then tokens of the
+held-out tenth are hidden, whole words or not, a ``share`` of each window, and each is guessed three
+ways: by ``both``, which sees all that are not hidden, by ``left``, which sees all before it, the
+hidden ones too (more than a torn page would give it), and as the most ``frequent`` one. ``right``:
+share of hidden tokens named at first guess; ``nats``: -log p of one; intervals over windows.
 """
 
 from __future__ import annotations
