@@ -61,7 +61,7 @@ $(PEERS): $(READY)
 	$(PY) -m pip install --disable-pip-version-check --no-deps 'llms-from-scratch==1.0.19' && \
 	touch $@ || echo "Not all peers could be installed; the others run without them"
 
-bench: $(PEERS)  ## measure speed beside other packages (25 minutes; it installs them into .venv)
+bench: $(PEERS)  ## measure speed beside other packages (25 to 50 minutes; it installs them into .venv)
 	@$(PY) -m mylib.experiments.benchmark
 
 lint: $(READY)  ## check style and format

@@ -1,6 +1,6 @@
 """How fast this is, beside GPT-2's network as other packages have it: `make bench`.
 
-    python -m mylib.experiments.benchmark            (about 25 minutes of one quiet core)
+    python -m mylib.experiments.benchmark            (25 to 50 minutes of one quiet core)
     python -m mylib.experiments.benchmark --table    (the README's table, from the file)
 
 fp32, one thread, no dropout, processor time, everything in one run. Contestants hold the same
