@@ -38,7 +38,7 @@ def evaluate(
     needs a canvas and no ``row`` says how large it is.
     """
     total = torch.zeros(len(documents))
-    for start, _, each in _passes(model, objective, documents, generator, batch, row):
+    for start, _, each in asked_passes(model, objective, documents, generator, batch, row):
         nll = answer_nll(model, objective, each) * each.weights
         total.index_add_(0, start + each.asked.nonzero()[:, 0], nll)
     return total
@@ -49,7 +49,7 @@ def evaluate_passes(
 ) -> list[Tensor]:
     """`evaluate` for each pass of an objective by itself: one tensor (documents,) a pass, nats."""
     found: list[Tensor] = []
-    for start, number, each in _passes(model, objective, documents, None, batch, None):
+    for start, number, each in asked_passes(model, objective, documents, None, batch, None):
         if number == len(found):
             found.append(torch.zeros(len(documents)))
         nll = answer_nll(model, objective, each) * each.weights
@@ -72,7 +72,7 @@ def predict(
     makes one pass. Arguments and errors as those of `evaluate`.
     """
     found: list[Tensor] = []
-    for _, number, each in _passes(model, objective, documents, generator, batch, row):
+    for _, number, each in asked_passes(model, objective, documents, generator, batch, row):
         if number:
             raise ValueError(f"{objective} makes several passes: which one is to be predicted?")
         moved = each.to(next(model.parameters()).device)
@@ -87,8 +87,16 @@ def answer_nll(model: Model, objective: Objective, batch: Batch) -> Tensor:
     return objective.nll(model.answers(moved), moved).float().cpu()
 
 
-def _passes(model, objective, documents, generator, batch, row) -> Iterator[tuple[int, int, Batch]]:
-    """The first document, the number of the pass, and the pass; the model is in evaluation mode."""
+def asked_passes(
+    model: Model,
+    objective: Objective,
+    documents: Sequence,
+    generator: torch.Generator | None = None,
+    batch: int = 64,
+    row: int | None = None,
+) -> Iterator[tuple[int, int, Batch]]:
+    """Every pass over the documents, one a row: the number of its first document, which of the
+    objective's passes it is, and the batch. The model is in evaluation mode meanwhile."""
     noise = torch.Generator().manual_seed(0) if generator is None else generator
     with eval_mode(model):
         for start in range(0, len(documents), batch):

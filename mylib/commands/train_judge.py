@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
-from ..evaluation import Model, answer_nll
+from ..evaluation import Model, answer_nll, asked_passes
 from ..objectives import (
     AbsorbingDiffusion,
     ForwardBackward,
@@ -14,7 +12,6 @@ from ..objectives import (
     Objective,
     PreviousToken,
 )
-from ..probes import eval_mode
 from .train_data import Material
 
 ROWS = 16  # at once: as many rows of logits are held
@@ -32,17 +29,13 @@ def judge(model: Model, objective: Objective, material: Material, row: int) -> l
     """One `Judged` for each pass of the objective; the noise is the same at every call."""
     nats: list[float] = []
     answers: list[int] = []
-    noise = torch.Generator().manual_seed(0)
-    with eval_mode(model):
-        for start in range(0, len(material.judged), ROWS):
-            rows = objective.alone(material.judged[start : start + ROWS], row)
-            for number, batch in enumerate(objective.passes(rows, noise)):
-                if number == len(nats):
-                    nats.append(0.0)
-                    answers.append(0)
-                nll = answer_nll(model, objective, batch) * batch.weights
-                nats[number] += float(nll.double().sum())
-                answers[number] += len(batch.targets)
+    for _, number, batch in asked_passes(model, objective, material.judged, batch=ROWS, row=row):
+        if number == len(nats):
+            nats.append(0.0)
+            answers.append(0)
+        nll = answer_nll(model, objective, batch) * batch.weights
+        nats[number] += float(nll.double().sum())
+        answers[number] += len(batch.targets)
     return [Judged(*both) for both in zip(nats, answers, strict=True)]
 
 

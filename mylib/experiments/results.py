@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..files import replacing
 from ..metrics import Interval
@@ -34,6 +35,13 @@ def write_json(path: Path, facts: dict) -> None:
 def rounded(interval: Interval) -> dict[str, float]:
     """Mean and bounds of an interval by name, to four places."""
     return {name: round(value, 4) for name, value in interval._asdict().items()}
+
+
+def log_frequencies(ids: Tensor, tokens: int) -> Tensor:
+    """log p of each of so many tokens by its frequency among ``ids``, one added to each count;
+    nats, float64 (tokens,)."""
+    counts = torch.bincount(ids, minlength=tokens).double() + 1
+    return (counts / counts.sum()).log()
 
 
 class Table:

@@ -27,7 +27,7 @@ from ..model import GPT, GPTConfig
 from ..objectives import NextToken, Rows
 from ..tokenizer import decode, load_tokenizer, words
 from ..train import evaluate, fit
-from .results import Table, origin
+from .results import Table, log_frequencies, origin
 
 WINDOW = 128
 STRIP = 24  # tokens of the surprise strip
@@ -60,8 +60,7 @@ def judge(nats: Tensor, windows: list[Tensor]) -> dict[str, float]:
 
 def unigram(trained: Stream, windows: list[Tensor]) -> dict[str, float]:
     """The same measures for token frequencies of the training text (one added to each count)."""
-    counts = torch.bincount(trained.ids, minlength=load_tokenizer().n_vocab).double() + 1
-    log_p = (counts / counts.sum()).log()
+    log_p = log_frequencies(trained.ids, load_tokenizer().n_vocab)
     return judge(torch.stack([-log_p[window[1:]].sum() for window in windows]), windows)
 
 

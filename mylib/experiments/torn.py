@@ -31,7 +31,7 @@ from ..tokenizer import FIRST_WORD, MASK, PATTERN, load_tokenizer
 from ..train import fit
 from ..vocabulary import fingerprint, of_tokens, save_ranks
 from .ranks import learned_merges
-from .results import Table, origin
+from .results import Table, log_frequencies, origin
 
 WINDOW = 128
 HELD_OUT = 0.1
@@ -97,8 +97,7 @@ def left(model: GPT, windows: Tensor, holes: Tensor) -> Tensor:
 
 def frequent(trained_on: Tensor, tokens: int) -> Callable[[GPT, Tensor, Tensor], Tensor]:
     """Token frequencies of the training text, one added to each count."""
-    counts = torch.bincount(trained_on, minlength=tokens).double() + 1
-    log_p = (counts / counts.sum()).log().float()
+    log_p = log_frequencies(trained_on, tokens).float()
     return lambda model, windows, holes: log_p.expand(int(holes.sum()), -1)
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..convert import load_gpt2, with_vocabulary
 from ..datasets import wikitext2
-from ..evaluation import answer_nll
+from ..evaluation import answer_nll, asked_passes
 from ..files import data_path
 from ..leaks import certificate
 from ..masks import bidirectional
@@ -44,11 +44,10 @@ from ..objectives import (
     PrefixLM,
     PreviousToken,
 )
-from ..probes import eval_mode
 from ..tokenizer import BOS, EOS, FIRST_WORD, gpt2_tokenizer
 from ..train import fit
 from ..vocabulary import compact, encode_long
-from .results import Table, origin
+from .results import Table, log_frequencies, origin
 
 WINDOW = 128
 VALUES = ("mark", "leaks", "answers", "nats", "nats_low", "nats_high")
@@ -111,18 +110,16 @@ def regimes(tokens: int) -> dict[str, tuple[Objective, list[Judged]]]:
     }
 
 
-@torch.no_grad()
 def counts_of(model: GPT, judged: Judged, pieces: Pieces) -> Tensor:
     """Answers, weighted nats and characters of each article: float64 (articles, 3)."""
     found = torch.zeros(len(pieces.characters), 3, dtype=torch.float64)
     found[:, 2] = pieces.characters
-    chance = torch.Generator().manual_seed(0)
-    with eval_mode(model):
-        long = [i for i, text in enumerate(pieces.documents) if len(text) > judged.least]
-        for some in torch.tensor(long).split(32):
-            rows = judged.objective.alone([pieces.documents[i] for i in some], WINDOW)
-            batch = judged.objective.passes(rows, chance)[judged.turn]
-            owner = pieces.article[some[batch.asked.nonzero()[:, 0]]]
+    kept = [i for i, text in enumerate(pieces.documents) if len(text) > judged.least]
+    article, documents = pieces.article[kept], [pieces.documents[i] for i in kept]
+    passes = asked_passes(model, judged.objective, documents, batch=32, row=WINDOW)
+    for start, number, batch in passes:
+        if number == judged.turn:
+            owner = article[start + batch.asked.nonzero()[:, 0]]
             nats = answer_nll(model, judged.objective, batch) * batch.weights
             found[:, 0].index_add_(0, owner, torch.ones(len(owner), dtype=torch.float64))
             found[:, 1].index_add_(0, owner, nats.double())
@@ -153,8 +150,7 @@ def _named(name: str, interval: Interval) -> dict[str, float]:
 
 def unigram(trained: Pieces, pieces: Pieces, tokens: int) -> Tensor:
     """The counts of token frequencies of the training pieces, one added to each."""
-    seen = torch.bincount(torch.cat([text[1:] for text in trained.documents]), minlength=tokens)
-    log_p = ((seen + 1) / (seen + 1).sum()).double().log()
+    log_p = log_frequencies(torch.cat([text[1:] for text in trained.documents]), tokens)
     found = torch.zeros(len(pieces.characters), 3, dtype=torch.float64)
     found[:, 2] = pieces.characters
     for owner, text in zip(pieces.article.tolist(), pieces.documents, strict=True):
