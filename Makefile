@@ -6,9 +6,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
+BINDERY := $(VENV)/.bindery
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-browser notebooks bench lint clean
+.PHONY: help setup lab test test-browser notebooks book bench lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,14 +46,25 @@ lab: $(READY)  ## open the course in JupyterLab (Ctrl-C twice ends it)
 	if [ "$$(uname)" = Linux ] && [ -z "$$DISPLAY$$WAYLAND_DISPLAY" ]; then set -- "$$@" --no-browser; fi; \
 	exec $(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks "$$@"
 
+# A process for each core, at most four: a notebook needs about 1 GB.
 test: $(READY)  ## run all tests and all notebooks, without a network
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-browser: $(READY)  ## run the chapters and move their widgets in Chromium; pictures in build/browser
 	@$(PY) -m pytest -m browser -rs tests/test_browser.py
 
 notebooks: $(READY)  ## run the notebooks and store their outputs (NB=notebooks/x.ipynb: only that one)
 	@$(PY) tests/tools/execute.py $(NB)
+
+$(BINDERY): $(READY)
+	$(PY) -m pip install --disable-pip-version-check --quiet --editable '.[book]'
+	@touch $@
+
+# Two runs: whoever builds has no warnings, and whoever reads misses nothing.
+book: $(BINDERY)  ## build the course as a static site in build/book, and check it
+	@$(PY) book/build.py
+	@$(PY) -m pytest -m book -q tests/test_book.py
+	@echo "Open build/book/index.html"
 
 # llms-from-scratch asks for tensorflow and an older numpy, which its GPT does not use. A peer that
 # cannot be installed is left out, and the results say so.

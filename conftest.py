@@ -6,6 +6,7 @@
 import os
 import subprocess
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import notebook_env
@@ -21,9 +22,25 @@ collect_ignore = ["tests/offline", "tests/tools"]
 
 DEFAULT_BUDGET = 90.0  # seconds; a chapter may ask for less in its metadata: mylib.budget_seconds
 
-wall = defaultdict(float)  # notebook -> seconds of its cells, kernel start included
-compared = defaultdict(int)  # notebook -> code cells whose outputs were compared
-verdicts = {}  # notebook -> one line for the summary
+wall = defaultdict(float)  # notebook -> seconds of its cells so far, kernel start included
+
+
+@dataclass
+class Ran:
+    """What the summary says of one notebook."""
+
+    compared: int = 0  # code cells whose outputs were compared
+    seconds: float | None = None  # what it took, once it has run to its end
+    budget: float = DEFAULT_BUDGET
+
+    def __str__(self):
+        took = "not run to its end"
+        if self.seconds is not None:
+            took = f"{self.seconds:.1f} s of {self.budget:g} s"
+        return f"{self.compared} code cells compared, {took}"
+
+
+ran = defaultdict(Ran)  # by notebook, in the process that reports
 
 
 def pytest_configure(config):
@@ -49,22 +66,37 @@ def pytest_collection_finish(session):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    if not isinstance(item, IPyNbCell):
-        return report
-    name = item.path.relative_to(item.config.rootpath).as_posix()
-    wall[name] += call.duration
-    if call.when == "call":
-        # nbval compares nothing where the committed cell was never run (the guard refuses that).
-        run = item.cell.execution_count is not None
-        compared[name] += report.passed and run and item.options["check"]
-        if item in item.config.last_cells:
-            budget = item.parent.nb.metadata.get("mylib", {}).get("budget_seconds", DEFAULT_BUDGET)
-            seconds = min(wall[name], kernel_seconds(item))
-            verdicts[name] = f"{seconds:.1f} s of {budget:g} s"
-            if seconds > budget and report.passed:
-                report.outcome = "failed"
-                report.longrepr = f"{name} took {seconds:.1f} s, over its budget of {budget:g} s"
+    if isinstance(item, IPyNbCell):
+        name = item.path.relative_to(item.config.rootpath).as_posix()
+        wall[name] += call.duration
+        if call.when == "call":
+            report.user_properties.append(("notebook", [name, *took(item, report)]))
     return report
+
+
+def took(item, report):
+    """Was the cell compared; and at the last cell of a notebook its seconds and their budget."""
+    # nbval compares nothing where the committed cell was never run (the guard refuses that).
+    compared = report.passed and item.cell.execution_count is not None and item.options["check"]
+    if item not in item.config.last_cells:
+        return bool(compared), None, None
+    name = item.path.relative_to(item.config.rootpath).as_posix()
+    budget = item.parent.nb.metadata.get("mylib", {}).get("budget_seconds", DEFAULT_BUDGET)
+    seconds = min(wall[name], kernel_seconds(item))
+    if seconds > budget and report.passed:
+        report.outcome = "failed"
+        report.longrepr = f"{name} took {seconds:.1f} s, over its budget of {budget:g} s"
+    return bool(compared), seconds, budget
+
+
+def pytest_runtest_logreport(report):
+    """In the one process that reports, whichever ran the cell (pytest -n)."""
+    for key, value in report.user_properties:
+        if key == "notebook":
+            name, compared, seconds, budget = value
+            ran[name].compared += compared
+            if seconds is not None:
+                ran[name].seconds, ran[name].budget = seconds, budget
 
 
 def kernel_seconds(cell):
@@ -79,13 +111,13 @@ def kernel_seconds(cell):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    if wall:
+    if ran:
         terminalreporter.section("notebooks")
-        for name in wall:
-            time = verdicts.get(name, "not run to its end")
-            terminalreporter.line(f"{name}: {compared[name]} code cells compared, {time}")
+        for name in sorted(ran):
+            terminalreporter.line(f"{name}: {ran[name]}")
         if getattr(config, "cache", None):  # -p no:cacheprovider: there is none
-            config.cache.set("mylib/notebook_seconds", verdicts)
+            seconds = {name: one.seconds for name, one in ran.items() if one.seconds is not None}
+            config.cache.set("mylib/notebook_seconds", seconds)  # tools/chapter_table.py
     get = terminalreporter.getreports
     failed = " ".join(report.nodeid for report in [*get("failed"), *get("error")])
     for name in modified_notebooks(config.rootpath) if ".ipynb" in failed else []:

@@ -16,7 +16,7 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mylib", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m mylib", description=__doc__.replace("``", ""))
     chosen = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     arguments = sys.argv[1:] if arguments is None else arguments
     wanted = next((a for a in arguments if a in COMMANDS), None)

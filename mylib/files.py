@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,23 +41,42 @@ def cache_dir() -> Path:
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends without error.
 
-    The rename is atomic, so a reader (or a killed run) sees the old file or the new one.
+    The rename is atomic, so a reader (or a killed run) sees the old file or the new one. After an
+    error nothing new is left, not even the folders that were made for the file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    missing = [folder for folder in path.parents if not folder.exists()]
     try:
-        aside.touch()  # with the usual rights: safetensors would give the file to its owner alone
-        rights = aside.stat().st_mode
-        aside.unlink()
+        rights = _usual_rights(aside)
+        _sweep(path)
         yield aside
         aside.chmod(rights)
         with open(aside, "rb") as file:  # on disk before it takes the name
             os.fsync(file.fileno())
         os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        for folder in missing:  # the innermost first; one that is in use stays
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _usual_rights(aside: Path) -> int:
+    """What a new file may: safetensors would give it to its owner alone. Makes its folder."""
+    for last in (False, False, True):
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            aside.touch()
+            break
+        except FileNotFoundError:  # a run that failed took the folder back meanwhile
+            if last:
+                raise
+    rights = aside.stat().st_mode
+    aside.unlink()
+    return rights
 
 
 def _sweep(path: Path) -> None:

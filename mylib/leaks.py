@@ -21,6 +21,7 @@ from .mixers import layer_influence
 from .objectives import Batch, Objective, Rows
 from .probes import influence, prefix_invariance
 from .reports import Report
+from .tokenizer import BOS, EOS
 
 __all__ = [
     "Certificate",
@@ -32,6 +33,7 @@ __all__ = [
     "influence",
     "layer_influence",
     "leak_path",
+    "positions_tell",
     "prefix_invariance",
 ]
 
@@ -98,8 +100,8 @@ def certificate(
 
     The check is static and complete for what flows through attention: an answer that it calls
     hidden cannot reach its question whatever the weights are. What positions or lengths tell is
-    outside it (`prefix_invariance` sees that). ``heads`` is needed only by a mask that differs from
-    head to head.
+    outside it (`positions_tell` asks that, `prefix_invariance` measures it). ``heads`` is needed
+    only by a mask that differs from head to head.
 
     Raises `ValueError` if an output is asked whose query may look at nobody: it would answer from
     a vector of zeros.
@@ -129,6 +131,31 @@ def certificate(
             path = leak_path(visible[b], layers, i, j)
             leaks.append(Leak(number, b, i, int(batch.source[n]), j, path))
     return Certificate(repr(objective), layers, asked, tuple(leaks), copies)
+
+
+def positions_tell(objective: Objective, layers: int = 2) -> bool:
+    """Do positions tell the length of the text to the reader who has seen least of it?
+
+    Two documents that are alike for five tokens at both ends and differ in length; of each, the
+    asked output that reaches the fewest inputs. If the positions that it reaches are not the same
+    ones, it can tell the two lengths apart before a word has been named. `certificate` does not
+    see this: no hidden word is shown.
+
+    >>> from mylib.objectives import PreviousToken
+    >>> positions_tell(PreviousToken("start")), positions_tell(PreviousToken("end"))
+    (True, False)
+    """
+    seen = []
+    for middle in (8, 12):
+        inner = [*range(10, 15), *range(30, 30 + middle), *range(20, 25)]
+        rows = objective.alone([torch.tensor([BOS, *inner, EOS])], 44)
+        found = []
+        for batch in objective.passes(rows, torch.Generator().manual_seed(0)):
+            reached = reach(pattern(batch.mask, batch.inputs.shape[1], 1), layers)[0]
+            least = min(batch.asked[0].nonzero()[:, 0], key=lambda i: int(reached[i].sum()))
+            found.append(batch.positions[0, reached[least]].tolist())
+        seen.append(found)
+    return seen[0] != seen[1]
 
 
 def leak_path(visible: Tensor, layers: int, output: int, source: int) -> tuple[int, ...]:

@@ -133,10 +133,12 @@ def parity(pads=((), (4, 5), (0, 1)), words_only=True, equal=None):
 
 
 WRONG_PARITIES = {
-    "all seven are refused": parity(equal=torch.equal),
+    "all nine are refused": parity(equal=torch.equal),
     "read by nobody": parity(words_only=False),
     "Your texts have no pads": parity(pads=[()]),
     "Your pads always do": parity(pads=[(), (4, 5)]),
+    "Each of your batches has a pad": parity(pads=[(4, 5), (0, 1)]),
+    "None of yours stands at the end": parity(pads=[(), (0, 1)]),
     "ask so that NaN fails": parity(equal=lambda a, b: not (a - b).abs().max() > 1e-3),
     "a wide tolerance does not": parity(equal=lambda a, b: torch.equal(a.argmax(-1), b.argmax(-1))),
     "compare the numbers": lambda opened, reference: True,
@@ -149,6 +151,33 @@ WRONG_PARITIES = {
 def test_wrong_parities_are_named(line):
     with pytest.raises(NotSolved, match=line):
         conversions.check_parity(WRONG_PARITIES[line])
+
+
+def at_words(model, mask):
+    ids = torch.arange(10, 22).view(2, 6)
+    return model(ids, mask)[mask.bool()]
+
+
+@pytest.mark.parametrize(
+    ("name", "fails"),
+    [
+        ("E", {"left"}),
+        ("H", {"none"}),
+        ("I", {"right"}),
+        ("A", set()),
+        ("C", {"none", "left", "right"}),
+    ],
+)
+def test_the_sealed_pairs_fail_where_their_lines_say(name, fails):
+    found = set()
+    for case, pads in {"none": [], "right": [4, 5], "left": [0, 1]}.items():
+        mask = torch.ones(2, 6, dtype=torch.long)
+        mask[0, pads] = 0
+        with torch.no_grad():
+            opened, wanted = (at_words(each, mask) for each in conversions.sealed_pairs()[name])
+        if not (opened - wanted).abs().max() < 1e-3 * wanted.abs().max():
+            found.add(case)
+    assert found == fails
 
 
 def both_sides(valid):
@@ -174,6 +203,9 @@ WRONG_MASKS = {
     ),
     "(B, 1, T, T) or": lambda valid, dtype: filled(~valid, torch.finfo(dtype).min, dtype),
     "0 times infinity": lambda valid, dtype: (~valid[:, None, None, :]).to(dtype) * -torch.inf,
+    "once the scores of words lie 15,625 below": lambda valid, dtype: filled(
+        ~valid[:, None, None, :], -10_000.0, dtype
+    ),
     "not see all words": lambda valid, dtype: filled(
         ~both_sides(valid) | torch.ones(5, 5).triu(1).bool(), torch.finfo(dtype).min, dtype
     ),

@@ -13,7 +13,7 @@ COURSE = {
     *("jupyterlab", "ipywidgets", "matplotlib"),
 }
 TESTS = {
-    *("nbval", "pytest", "hypothesis", "ruff", "playwright", "pyyaml"),
+    *("nbval", "pytest", "pytest-xdist", "hypothesis", "ruff", "playwright", "pyyaml"),
     *("seqeval", "torchmetrics"),
 }
 
@@ -39,7 +39,7 @@ def test_pyproject_lists_the_packages_of_the_course(project):
 
 def test_peers_of_the_benchmark_are_no_part_of_the_course(project):
     assert names(project["optional-dependencies"]["bench"]) == {"x-transformers"}
-    assert set(project["optional-dependencies"]) == {"test", "bench"}
+    assert set(project["optional-dependencies"]) == {"test", "bench", "book"}
 
 
 def test_environment_yml_lists_the_same_with_the_same_bounds(project, conda):

@@ -117,6 +117,7 @@ def test_wrong_prices_are_named(change, line, pocket, lost):
     ("answer", "line"),
     [
         (lambda h: 2 * h, "it does not double"),
+        (lambda h: math.log(2) * 3 / 4, "that is the increase"),
         (lambda h: h + math.log(2), "is there one in every story"),
         (lambda h: h, "cannot stay the same"),
         (lambda h: h + 0.75, "bits to nats"),

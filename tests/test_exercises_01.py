@@ -43,7 +43,7 @@ def head(hide, scale=True):
 WRONG_HEADS = {
     "after the softmax": head(lambda s, see: s.softmax(-1) * see),
     "use -inf": head(lambda s, see: s.masked_fill(~see, 0).softmax(-1)),
-    "polarity": head(
+    "Polarity": head(
         lambda s, see: s.masked_fill(see & ~torch.eye(len(s)).bool(), -torch.inf).softmax(-1)
     ),
     "the future is visible": head(lambda s, see: s.softmax(-1)),
@@ -55,6 +55,10 @@ WRONG_HEADS = {
         @ (x @ w_v)
     ),
     "dim=-1": head(lambda s, see: s.masked_fill(~see, -torch.inf).softmax(0)),
+    "are the values made": lambda x, w_q, w_k, w_v, see: (
+        ((x @ w_q) @ (x @ w_k).T / w_q.shape[-1] ** 0.5).masked_fill(~see, -torch.inf).softmax(-1)
+        @ (x @ w_v if len(x) == x.shape[1] else x)
+    ),
     "the `visible` you are given": head(
         lambda s, see: s.masked_fill(torch.ones_like(s).tril() == 0, -torch.inf).softmax(-1)
     ),
@@ -113,6 +117,7 @@ WRONG_STEPS = {
     "restarted at 0": step(position=0),
     "has no position": step(place=0),
     "one too small": step(position=3),
+    "a position too far": step(position=5),
     "lacks its position": step(asks=False),
     "look at itself": step(itself=False),
     "still T x T": step(tril=True),

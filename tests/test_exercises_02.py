@@ -68,6 +68,8 @@ RIGHT_LAYERS = {"A": None, "B": 1, "C": 2, "D": 3, "E": 1}
         ({"E": 2}, "the residual stream"),
         ({"A": 2}, "A: every step"),
         ({"B": 2}, "B: the window opens"),
+        ({"A": "None"}, "without quotes"),
+        ({"D": 0}, "from 1 on"),
         ({"C": 1}, "two hops are needed"),
         ({"D": 2}, "count the hops"),
     ],

@@ -39,6 +39,17 @@ def own(words, spans):
     return chapter05._own(words, spans)
 
 
+def inside(words, spans, reader):
+    """A token that lies inside the word is its own: an empty one (0, 0) lies there, too."""
+    places, start = [], 0
+    for word in words:
+        stop = start + len(word)
+        mine = [n for n, (a, b) in enumerate(spans) if start <= a and b <= stop]
+        places.append(mine[-1] if reader == "causal" else mine[0])
+        start = stop + 1
+    return places
+
+
 @pytest.mark.parametrize(
     ("asked_at", "line"),
     [
@@ -48,7 +59,8 @@ def own(words, spans):
         (lambda words, spans, reader: [m[-1] for m in own(words, spans)], "asked at the last"),
         (lambda words, spans, reader: [*range(len(words))], "words before it have pieces"),
         (lambda words, spans, reader: [m[len(m) // 2] for m in own(words, spans)], "last piece"),
-        (lambda words, spans, reader: [0] * len(words), "a token of another word"),
+        (lambda words, spans, reader: [0] * len(words), "a token of another word, or of none"),
+        (inside, "'Zoë' is asked at a token of another word, or of none"),
         (lambda words, spans, reader: [0], "one for each word"),
         (lambda words, spans, reader: [len(spans)] * len(words), "number of a token"),
         (lambda words, spans, reader: words + 1, "stopped with TypeError"),
@@ -111,6 +123,14 @@ def at_the_end(document):
     return shifted(document, first=torch.full_like(document.first, len(document.ids) - 1))
 
 
+def backwards(document):
+    return shifted(document, first=document.twice().first.flip(0))
+
+
+def out_of_the_text(document):
+    return shifted(document, first=document.twice().first + 2)
+
+
 def other_words(document):
     """Asked one token too early."""
     found = document.twice()
@@ -147,7 +167,9 @@ def test_wrong_decodings_are_named(decode, line):
         (lambda document: document, "no weights can pass the ceiling here"),
         (lambda d: shifted(d, first=d.first), "you ask in its first reading"),
         (half_way, "some words are asked before the whole text"),
-        (at_the_end, "stopped with ValueError: words stand in order, no two"),
+        (at_the_end, "^ask each word at a token of its own, in order$"),
+        (backwards, "^ask each word at a token of its own, in order$"),
+        (out_of_the_text, "stopped with ValueError: words lie from first to last token"),
         (lambda document: document.ids, "returns a Tagged document"),
         (other_words, "one output cannot name all words"),
     ],

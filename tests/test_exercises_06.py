@@ -120,7 +120,10 @@ def always_wins(dev, test):
         (lambda d, t: judge(d, t, on="test"), "chosen on the test set"),
         (lambda d, t: judge(d, t, by=lambda q: q["span"]), "windows are compared raw"),
         (lambda d, t: judge(d, t, by=lambda q: -q["null"]), "windows are compared raw"),
-        (lambda d, t: judge(d, t, threshold=0.0), "nothing is chosen on it"),
+        (
+            lambda d, t: judge(d, t, threshold=0.0),
+            "your threshold does not depend on `dev`: nothing was chosen on it",
+        ),
         (always_wins, "another threshold is better"),
         (lambda d, t: [""] * len(t), "you never answer"),
         (lambda d, t: ["x"], "return a list of 40 strings"),
@@ -202,3 +205,12 @@ def test_two_questions_that_want_one_word(exam):
     exam["order"] = [(ASK, text, "cough"), ("What troubles the reader?", text, "cough")] * 2
     with pytest.raises(NotSolved, match="another one is right"):
         chapter06.check_sets(exam)
+
+
+def test_texts_that_are_built_alike_may_decide_by_the_place_alone(exam, capsys):
+    """Hint 2: the deciding words stand behind the first answer, and nothing is lost by it."""
+    cold = "The cold troubles me; I can bear the noise."
+    noise = "The noise troubles me; I can bear the cold."
+    exam["level"] = [(ASK, cold, "cold"), (ASK, noise, "noise")] * 2
+    chapter06.check_sets(exam)
+    assert "solved" in capsys.readouterr().out

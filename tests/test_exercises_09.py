@@ -1,5 +1,7 @@
 """Exercises of chapter 09: the stub is refused, the solution passes, wrong answers are named."""
 
+import math
+
 import pytest
 import torch
 from exercise_cells import cell
@@ -46,17 +48,23 @@ def corrupted(
     target=MASK,
     hidden_target=None,
     outside=False,
+    whole=(int, int),
+    start=None,
+    overwrite=False,
 ):
     """The right answer, with one part replaced."""
     u_mask, u_random = torch.rand(2, generator=chance).tolist() if rates is None else rates
-    hide = int(len(ids) * 0.99 * u_mask)
-    spoil = int((len(ids) - hide if rest else len(ids)) * (0.99 - 0.99 * u_mask) * u_random)
+    hide = whole[0](len(ids) * 0.99 * u_mask)
+    spoil = whole[1]((len(ids) - hide if rest else len(ids)) * (0.99 - 0.99 * u_mask) * u_random)
     places = torch.randperm(len(ids), generator=chance)
     hidden, wrong = places[:hide], places[hide : hide + spoil]
+    if overwrite:
+        wrong = torch.randperm(len(ids), generator=chance)[:spoil]
     inputs, targets = ids.clone(), ids.clone()
     inputs[hidden] = MASK
     step = torch.randint(0 if same else 1, len(words), (spoil,), generator=chance)
-    inputs[wrong] = words.start + (ids[wrong] - words.start + step) % len(words)
+    start = words.start if start is None else start
+    inputs[wrong] = start + (ids[wrong] - words.start + step) % len(words)
     if outside:
         inputs[wrong] = words.stop + step
     targets[wrong] = ids[wrong] if target is None else target
@@ -76,11 +84,29 @@ def corrupted(
         ({"rates": (0.5, 0.5)}, "the same in all rows"),
         ({"rates": (0.0, 0.5)}, "no word is hidden"),
         ({"rates": (0.5, 0.0)}, "no word is replaced"),
+        ({"start": 0}, "came out as .MASK.: ids begin at words.start"),
+        ({"overwrite": True}, "or your wrong places overwrite hidden ones"),
+        ({"whole": (round, int)}, "words are rounded down"),
+        ({"whole": (int, round)}, "a row of one word is changed"),
+        ({"whole": (round, round)}, "words are rounded down"),
+        ({"whole": (int, math.ceil)}, "words are rounded down"),
     ],
 )
 def test_wrong_corruption_is_named(options, line):
     with pytest.raises(NotSolved, match=line):
         chapter09.check_corrupt(lambda *a: corrupted(*a, **options))
+
+
+def by_chance(ids, words, chance):
+    """Each word drawn by itself: the right shares, and no count."""
+    u_mask, u_random = torch.rand(2, generator=chance).tolist()
+    rates = 0.99 * u_mask, (0.99 - 0.99 * u_mask) * u_random
+    hidden = torch.rand(len(ids), generator=chance) < rates[0]
+    wrong = ~hidden & (torch.rand(len(ids), generator=chance) < rates[1])
+    step = torch.randint(1, len(words), ids.shape, generator=chance)
+    other = words.start + (ids - words.start + step) % len(words)
+    inputs = torch.where(wrong, other, ids).masked_fill(hidden, MASK)
+    return inputs, ids.masked_fill(wrong, MASK)
 
 
 def lazy_rates(ids, words, chance):
@@ -108,6 +134,7 @@ def all_gone(ids, words, chance):
     [
         (lazy_rates, "the first rate is uniform"),
         (hidden_often, "where the written rule gives 16 %"),
+        (by_chance, "words are rounded down"),
         (all_gone, "never all words are corrupted"),
         (lambda *a: corrupted(*a)[0], "return two tensors"),
         (lambda i, w, g: (i.roll(1) * 0 + MASK, i.roll(1)), "no word is replaced"),

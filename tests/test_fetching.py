@@ -161,6 +161,22 @@ def test_no_cache_and_no_network(corpus):
     assert not left(corpus)  # nothing half-made
 
 
+@pytest.mark.parametrize("made", [".", "cache", "cache/geese"])
+def test_a_failed_download_leaves_the_folders_as_they_were(served, server, tmp_path, made):
+    (tmp_path / made).mkdir(exist_ok=True, parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    server.manner = "missing"
+    with pytest.raises(ConnectionError):
+        fetch("geese")
+    assert sorted(tmp_path.rglob("*")) == before
+    beside = tmp_path / "cache" / "geese" / "other.txt"
+    beside.parent.mkdir(exist_ok=True, parents=True)
+    beside.write_text("kept")
+    with pytest.raises(ConnectionError):
+        fetch("geese")
+    assert beside.read_text() == "kept"
+
+
 def test_tiny_shakespeare_without_cache_and_network(monkeypatch, tmp_path):
     monkeypatch.setenv("MYLIB_CACHE", str(tmp_path))
     with pytest.raises(ConnectionError, match="tinyshakespeare is not in the cache"):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,30 @@ def test_replacing_keeps_the_old_file_after_an_error(tmp_path):
     assert path.read_text() == "one" and os.listdir(tmp_path) == ["a.txt"]
     with pytest.raises(FileNotFoundError), replacing(path):
         pass  # nothing was written
+    assert path.read_text() == "one"
+
+
+def test_replacing_takes_back_the_folders_that_it_made(tmp_path):
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "new" / "er" / "a.txt") as aside:
+        aside.write_text("half")
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "new" / "er" / "a.txt"):
+        (tmp_path / "new" / "b.txt").write_text("somebody else's")
+    assert os.listdir(tmp_path) == ["new"] and os.listdir(tmp_path / "new") == ["b.txt"]
+
+
+def test_replacing_makes_the_folder_anew_where_another_run_took_it_back(tmp_path, monkeypatch):
+    path, touch = tmp_path / "new" / "a.txt", Path.touch
+
+    def robbed(aside, *args, **kwargs):
+        monkeypatch.setattr(Path, "touch", touch)
+        aside.parent.rmdir()  # between our mkdir and our first file
+        touch(aside, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "touch", robbed)
+    with replacing(path) as aside:
+        aside.write_text("one")
     assert path.read_text() == "one"
 
 

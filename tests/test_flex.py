@@ -8,6 +8,7 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from mylib import masks
 from mylib.experiments import flex
+from mylib.masks import block_mask, causal, dense, documents, sliding_window
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="FlexAttention trains on a GPU")
 
@@ -23,6 +24,39 @@ def test_the_same_output_on_a_cpu(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(flex.all_masks(2, 64))
     assert all(float(line.rsplit(": ", 1)[1]) < 1e-5 for line in lines)
+
+
+@pytest.mark.parametrize("name", ["causal", "window", "documents", "nobody"])
+def test_sparsity_is_the_share_of_empty_blocks_at_any_length(name):
+    for tokens in range(1, 301):
+        mask = {
+            "causal": causal,
+            "window": sliding_window(3, 0),
+            "documents": documents(torch.arange(tokens)[None] // 40),
+            "nobody": ~(causal | ~causal),
+        }[name]
+        visible = dense(mask, tokens)
+        assert block_mask(mask, tokens, block=16).sparsity() == pytest.approx(empty(visible, 16))
+        assert 0 <= block_mask(mask, tokens).sparsity() <= 100
+
+
+def empty(visible, block):
+    """The share of blocks in which nobody may look, in per cent; visible: (B, H, T, T)."""
+    rows = [
+        torch.stack([part.flatten(2).any(2) for part in band.split(block, 3)], 2)
+        for band in visible.split(block, 2)
+    ]
+    return 100 * float((~torch.stack(rows, 2)).float().mean())
+
+
+def test_the_examples_of_the_reader():
+    for tokens in (6, 200):
+        assert block_mask(causal, tokens).sparsity() == pytest.approx(
+            empty(dense(causal, tokens), 128)
+        )
+    assert block_mask(causal, 200).sparsity() == 25 and "25.00%" in str(block_mask(causal, 200))
+    heads = block_mask(causal, 40, 70, batch=2, heads=3, block=16)  # 3 × 5 blocks, 6 are looked at
+    assert heads.sparsity() == pytest.approx(60)
 
 
 def test_another_mask_would_be_noticed(monkeypatch):

@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 from test_objectives import documents
 
 from mylib import masks
-from mylib.leaks import Certificate, Leak, certificate, influence, leak_path
+from mylib.leaks import Certificate, Leak, certificate, influence, leak_path, positions_tell
 from mylib.masks import Mask, anticausal, bidirectional, causal, causal_head, dense, reach
-from mylib.objectives import NextToken, Objective, PreviousToken, Rows
+from mylib.objectives import (
+    AbsorbingDiffusion,
+    ForwardBackward,
+    MaskedLM,
+    NextToken,
+    Objective,
+    PreviousToken,
+    Rows,
+)
 
 SIZES = [9, 4, 7, 2, 5]
 PADDED = Rows.padded(documents(SIZES))
@@ -264,3 +272,20 @@ def test_every_path_is_a_path_of_fewest_moves(bits, layers):
         moves = sum(a != b for a, b in pairwise(path))
         fewest = next(n for n in range(layers + 1) if reach(visible, n)[output, source])
         assert moves == fewest
+
+
+@pytest.mark.parametrize(
+    ("objective", "tells"),
+    [
+        (NextToken(), False),
+        (PreviousToken("end"), False),
+        (PreviousToken("start"), True),
+        (ForwardBackward(1.0), False),
+        (MaskedLM(), True),  # each output sees the row from its beginning to its end
+        (AbsorbingDiffusion(), False),  # and here a canvas of one length, pads among its words
+    ],
+    ids=repr,
+)
+def test_who_is_told_the_length_by_positions(objective, tells):
+    assert positions_tell(objective) is tells
+    assert (objective.length == "free") is not tells

@@ -79,6 +79,17 @@ def padded(losses, rank, world):
     return (losses + losses[:more])[rank::world]
 
 
+def in_chunks(size):
+    """All take ``size`` rows (a function of rows and processes), the last one what is left."""
+
+    def share(losses, rank, world):
+        each = size(len(losses), world)
+        end = (rank + 1) * each if rank < world - 1 else len(losses)
+        return total(losses[rank * each : end]) / asked(losses)
+
+    return share
+
+
 def first_takes_all(losses, rank, world):
     return total(losses if rank == 0 else []) / asked(losses)
 
@@ -98,7 +109,9 @@ WRONG_SHARES = {
     "a mean of the rows' means": lambda all, r, w: (
         total([row.mean() for row in all[r::w] if len(row)]) / sum(len(row) > 0 for row in all)
     ),
-    "Share the work evenly": first_takes_all,
+    "of 4 rows the 2 processes read 4, 0. Share the work evenly": first_takes_all,
+    "of 5 rows the 4 processes read 2, 2, 1, 0": in_chunks(lambda rows, world: -(-rows // world)),
+    "of 7 rows the 4 processes read 1, 1, 1, 4": in_chunks(lambda rows, world: rows // world),
     "returns None": lambda all, r, w: None,
     "return one number": lambda all, r, w: torch.cat([torch.zeros(2), *all[r::w]]),
     "stopped with ZeroDivisionError": lambda all, r, w: 1 / 0,

@@ -86,6 +86,26 @@ def test_a_row_of_regimes_shows_each_mask():
         assert ax.get_title() == card["name"]
 
 
+def test_a_poster_shows_every_mask_in_order_and_frames_one_s_own():
+    masks = [causal, causal_head(2), causal_head(3), causal]
+    cards = [{"name": f"{i}", "mask": m, "lines": ["x", "y"]} for i, m in enumerate(masks)]
+    cards[2]["mine"] = True
+    figure = plots.poster(cards, columns=3)
+    assert len(figure.axes) == 6 and [ax.axison for ax in figure.axes] == [True] * 4 + [False] * 2
+    for ax, card in zip(figure.axes, cards, strict=False):
+        shown = torch.tensor(ax.images[0].get_array().tolist()) > 0
+        assert shown.equal(dense(card["mask"], 5)[0, 0])
+        assert ax.get_title(loc="left").endswith(card["name"])
+        assert [text.get_text() for text in ax.texts] == ["x\ny"]
+    widths = [ax.spines["left"].get_linewidth() for ax in figure.axes[:4]]
+    assert widths[2] > max(widths[:2]) and widths[3] == widths[0]
+    assert [ax.get_title(loc="left")[0] == ">" for ax in figure.axes[:4]] == [
+        i == 2 for i in range(4)
+    ]
+    with pytest.raises(ValueError, match="at least one card"):
+        plots.poster([])
+
+
 def test_trellis_draws_the_path_of_a_leak():
     visible = dense(causal_head(3), 5)[0, 0]
     path = leak_path(visible, 2, 0, 1)

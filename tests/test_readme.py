@@ -1,5 +1,6 @@
 """The README and the datasheet are true: their code runs, their numbers and links are right."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ import torch
 from mylib.experiments.datasheet import table
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "data" / "results"
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
 COMMANDS = [c.split("#")[0].strip() for c in re.findall(r"^python -m mylib .*$", README, re.M)]
@@ -50,12 +52,10 @@ def test_commands_of_the_readme_run(command, desk):
     assert "Traceback" not in done.stderr
 
 
-def test_make_targets_exist():
-    makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"`?make ([a-z]+)", README):
-        if target not in ("lab", "test"):
-            continue
-        assert re.search(rf"^{target}:", makefile, re.M)
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "data/README.md"])
+def test_make_targets_exist(page):
+    targets = set(re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / page).read_text(), re.M))
+    assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
 
 
 @pytest.mark.parametrize("page", ["README.md", "data/README.md", "CONTRIBUTING.md"])
@@ -63,6 +63,17 @@ def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert target.startswith("https://") or (ROOT / page).parent.joinpath(target).exists()
+
+
+def test_every_result_can_be_run_again():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    files = {path.name.removesuffix(".csv").removesuffix(".json") for path in RESULTS.iterdir()}
+    rows = dict(re.findall(r"^\| `(\S+)` \| .+? \| (`.+?`).*? \|.*?\|$", text, re.M))
+    assert set(rows) == files
+    for path in RESULTS.glob("*.json"):
+        command = json.loads(path.read_text())["command"]
+        wanted = {"benchmark": "make bench", "notebooks": "make test"}.get(path.stem, command)
+        assert rows[path.stem] == f"`{wanted}`", path.name
 
 
 def test_datasheet_is_up_to_date():

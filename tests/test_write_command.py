@@ -1,6 +1,8 @@
 """`python -m mylib write`: prompts with blanks, the note's defaults, what it refuses."""
 
+import argparse
 import re
+from pathlib import Path
 
 import pytest
 import tiny
@@ -35,18 +37,56 @@ def test_a_page_of_blanks_and_words():
 
 def test_given_words_stay_and_every_pass_is_shown(capsys):
     code, out, err = run(
-        capsys, "write", "___ lost her ___", "--steps", "4", "--show-steps", "--samples", "2"
+        capsys, "write", "The ___ mist ___", "--steps", "4", "--show-steps", "--samples", "2"
     )
     assert code == 0 and not err
     lines = out.splitlines()
     assert [line for line in lines if line.startswith("--")] == ["-- page 1", "-- page 2"]
     steps = [line for line in lines if re.match(r" *\d+  ", line)]
     assert [int(line.split()[0]) for line in steps] == [0, 1, 2, 3, 4] * 2
-    assert all(line.split()[2:4] == ["lost", "her"] for line in steps)
+    assert all(line.split()[1::2][:2] == ["The", "mist"] for line in steps)
     holes = [line.count("____") for line in steps]
     assert holes[0] == 31 and holes[4] == 0 and holes[:5] == sorted(holes[:5], reverse=True)
     assert re.fullmatch(r"4 passes; pages that the grammar can write: \d of 2", lines[-1])
     assert "____" not in lines[-2]
+
+
+def test_a_prompt_that_no_page_fits_is_said_so(capsys):
+    """The page is written all the same; the line goes to stderr."""
+
+    def told(*arguments):
+        code, out, err = run(capsys, "write", *arguments, "--steps", "1")
+        assert code == 0 and "1 passes" in out and len(err) <= 1
+        return err[0] if err else ""
+
+    impossible = "write: the Sunday edition has these words, and no page that fits this prompt"
+    assert told("Maud lost her ___").endswith(impossible)
+    assert told("The mist ___ came to ___").endswith(impossible)
+    # Words of the tokenizer that this edition never prints, and words of nobody's.
+    assert told("Maud lost her xylophone, Aino", "--model", "oracle") == (
+        "python -m mylib write: the Sunday edition has no word 'xylophone', 'Aino', "
+        "and so no page for this prompt"
+    )
+    for fine in ("", "The ___ mist came to ___", "Maud ___", "___ ___ mist"):
+        assert told(fine) == ""
+    # The length of the page belongs to the prompt.
+    page = "The ___ mist came to Whitby at dawn. The Mole wore a loud black sock for it."
+    assert told(page, "--words", "40") == told(page, "--end") == ""
+    assert told(page + " The", "--words", "40").endswith(impossible)
+    assert told("Maud ___", "--end").endswith(impossible)
+    assert told("The ___ mist", "--words", "6").endswith(impossible)
+
+
+def test_the_examples_can_be_completed():
+    """The prompts of the help and of the README."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    parser = argparse.ArgumentParser()
+    command.add(parser)
+    found = re.findall(r"mylib write (['\"])(.*?)\1", readme + parser.description)
+    assert len(found) == 2
+    sunday = Gazette.load("sunday")
+    for _, prompt in found:
+        assert command.impossible(prompt, command.blank_page(prompt, 34, False), sunday) == ""
 
 
 def test_the_notes_sampler_has_the_notes_settings(capsys, monkeypatch):

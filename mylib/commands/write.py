@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..files import data_path, read_safetensors
 from ..gazette import Gazette
@@ -22,7 +24,7 @@ from ..sampling import (
     generate_diffusion,
     write,
 )
-from ..tokenizer import BOS, EOS, MASK, PAD, decode, load_tokenizer, words
+from ..tokenizer import BOS, EOS, MASK, PAD, decode, load_tokenizer, pretokens, words
 
 BLANK = re.compile(r"_{2,}|\[MASK\]")
 FILLS_HOLES = ("Denoising", "AbsorbingDiffusion", "MaskedLM")  # objectives whose models can
@@ -36,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write pages with a model that fills holes. Blanks (___) in the prompt are filled, one "
         "word each, and what follows the prompt is written too; words that are given stay. "
-        "Example: python -m mylib write '___ lost her umbrella' --steps 12 --show-steps"
+        "Example: python -m mylib write 'The ___ mist came to ___' --steps 16 --show-steps"
     )
     parser.add_argument("prompt", nargs="?", default="", help="text with blanks: ___ or [MASK]")
     parser.add_argument("--end", action="store_true", help="the page ends where the prompt ends")
@@ -75,6 +77,8 @@ def run(options: argparse.Namespace) -> int:
     length = gazette.length if options.words is None else options.words
     canvas = blank_page(options.prompt, length, options.end)
     trace = written(options, model, canvas.expand(options.samples, -1))
+    if why := impossible(options.prompt, canvas, gazette):
+        print(f"python -m mylib write: {why}", file=sys.stderr)
     for number, row in enumerate(trace.ids):
         if options.samples > 1:
             print(f"-- page {number + 1}")
@@ -137,9 +141,8 @@ def blank_page(prompt: str, length: int, end: bool) -> Tensor:
     prompt does not fit.
     """
     ids, encoding = [BOS], load_tokenizer()
-    pieces = BLANK.split(" " + " ".join(prompt.split()))
-    for number, piece in enumerate(pieces):
-        ids += [MASK] * (number > 0) + encoding.encode_ordinary(piece.rstrip())
+    for number, piece in enumerate(between_blanks(prompt)):
+        ids += [MASK] * (number > 0) + encoding.encode_ordinary(piece)
     if not prompt.strip():
         ids = [BOS]
     ids += [EOS] * end
@@ -147,6 +150,29 @@ def blank_page(prompt: str, length: int, end: bool) -> Tensor:
         raise ValueError(f"the prompt has {len(ids)} tokens with its ends, the page {length}")
     rest = [PAD if end else MASK] * (length - len(ids))
     return torch.tensor(ids + rest)
+
+
+def between_blanks(prompt: str) -> list[str]:
+    """The given words, cut at the blanks; each word with one space in front, as in a text."""
+    return [piece.rstrip() for piece in BLANK.split(" " + " ".join(prompt.split()))]
+
+
+def impossible(prompt: str, canvas: Tensor, gazette: Gazette) -> str:
+    """Why no page of the edition fills ``canvas`` (length,), in one line; "" if one does."""
+    paper = f"the {gazette.grammar.edition} edition"
+    hidden = torch.full((1, gazette.length), MASK)
+    prints = gazette.posterior(hidden, visible=hidden != MASK).log_probs[0].amax(0) > -torch.inf
+    given = [word for piece in between_blanks(prompt) for word in pretokens(piece)]
+    tokens = {word.strip(): load_tokenizer().encode_ordinary(word) for word in given}
+    unknown = [word for word, ids in tokens.items() if len(ids) > 1 or not prints[ids[0]]]
+    if unknown:
+        return (
+            f"{paper} has no word {', '.join(map(repr, unknown))}, and so no page for this prompt"
+        )
+    rest = (0, max(gazette.length - len(canvas), 0))  # beyond a shorter page there are only pads
+    page, holes = pad(canvas, rest, value=PAD), pad(canvas == MASK, rest)
+    dead = bool(gazette.posterior(page[None], visible=~holes[None]).dead)
+    return f"{paper} has these words, and no page that fits this prompt" if dead else ""
 
 
 def shown(ids: Tensor) -> str:

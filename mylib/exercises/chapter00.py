@@ -73,6 +73,10 @@ def check_doubling(answer: float, before: Gazette, after: Gazette) -> None:
     )
     expect(not near[2], "more rows, more to be surprised by: it cannot stay the same")
     expect(
+        not math.isclose(float(answer), truth - h, abs_tol=0.01),
+        f"that is the increase: add it to the {h:.4f} nats of before",
+    )
+    expect(
         not math.isclose(float(answer) - h, (truth - h) / math.log(2), abs_tol=0.01),
         "you added bits to nats: one doubling is ln 2 = 0.69 nats",
     )

@@ -97,6 +97,11 @@ def check_layers(answer: dict[str, int | None]) -> None:
     )
     if any(value is Ellipsis for value in answer.values()):
         raise NotImplementedError
+    numbers = [value for value in answer.values() if value is not None]
+    expect(
+        all(isinstance(value, int) and value > 0 for value in numbers),
+        "an answer is a number of layers, from 1 on, or None (without quotes)",
+    )
     expect(
         answer["C"] is not None,
         "C: no direct edge is not yet safe. Who may look at the next word, and who at them?",

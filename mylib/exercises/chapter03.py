@@ -184,12 +184,13 @@ def check_is_open(is_open: Callable[[Callable], bool]) -> None:
     )
     expect(
         not said["one ahead"],
-        "your test passes a model that sees one word ahead and no further: try each pair",
+        "your test passes a model that sees one word ahead and no further: try each pair of a text "
+        "of at least six words",
     )
     expect(
         not said["one pair"],
         "your test passes a model in which one word in the middle does not see its neighbour: try "
-        "each pair",
+        "each pair of a text of at least six words",
     )
     expect(
         not said["closed alone"],

@@ -69,7 +69,7 @@ def check_pieces(asked_at: Callable[..., Sequence[int]]) -> None:
             if found == list(range(len(words))) and len(spans) > len(words):
                 expect(False, "word 3 is not token 3: the words before it have pieces, too")
             for word, place, mine in zip(words, found, own, strict=True):
-                expect(place in mine, f"{word!r} is asked at a token of another word")
+                expect(place in mine, f"{word!r} is asked at a token of another word, or of none")
             first, last = [mine[0] for mine in own], [mine[-1] for mine in own]
             if reader == "causal":
                 expect(
@@ -111,7 +111,18 @@ def check_beat(
     _check_decode(gazette, decode)
     texts = kinds(gazette, "lost_person", "rumour").sample(4, torch.Generator().manual_seed(9))
     for document in tagged_documents(gazette, texts):
-        _check_again(document, again(document))
+        _check_again(document, _asked(again, document))
+
+
+def _asked(again: Callable[[Tagged], Tagged], document: Tagged) -> Tagged:
+    try:
+        return again(document)
+    except ValueError as error:  # `Tagged` refuses two words that are asked at one token
+        expect(
+            "words stand in order" not in str(error),
+            "ask each word at a token of its own, in order",
+        )
+        raise
 
 
 def _check_decode(gazette: Gazette, decode: Callable[[Tensor], Sequence[str]]) -> None:

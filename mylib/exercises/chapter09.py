@@ -41,7 +41,8 @@ def check_corrupt(corrupt: Callable[[Tensor, range, torch.Generator], tuple]) ->
     expect(hidden.any(), "no word is hidden: show [MASK] in a share of the places")
     expect(
         not (hidden & flagged).any(),
-        "at a hidden word the target is the word, not [MASK]: the network is to fill it in",
+        "at a hidden word the target is the word, not [MASK]: the network is to fill it in (or a "
+        "wrong word of yours came out as [MASK]: ids begin at words.start)",
     )
     expect(
         ((inputs >= WORDS.start) & (inputs < WORDS.stop) | hidden).all(),
@@ -64,7 +65,11 @@ def check_corrupt(corrupt: Callable[[Tensor, range, torch.Generator], tuple]) ->
         "where no word was replaced the target is the word of the clean row",
     )
     both = (hidden | wrong).double().mean(1)
-    expect(both.max() < 1, "never all words are corrupted: the two rates add up to less than 0.99")
+    expect(
+        both.max() < 1,
+        "never all words are corrupted: the two rates add up to less than 0.99, and fractions of "
+        "words are rounded down",
+    )
     shares = {}
     for name, where in (("hidden", hidden), ("replaced", wrong)):
         each = where.double().mean(1)
@@ -77,7 +82,7 @@ def check_corrupt(corrupt: Callable[[Tensor, range, torch.Generator], tuple]) ->
     expect(
         abs(shares["hidden"] - 0.49) < 0.03,
         f"on average 49 % of the words are hidden; with you {shares['hidden']:.0%}: the first rate "
-        "is uniform in [0, 0.99)",
+        "is uniform in [0, 0.99) (or your wrong places overwrite hidden ones)",
     )
     expect(
         not 0.22 < shares["replaced"] < 0.27,
@@ -89,6 +94,12 @@ def check_corrupt(corrupt: Callable[[Tensor, range, torch.Generator], tuple]) ->
         f"{shares['replaced']:.0%} of the words are replaced, where the written rule gives 16 %: "
         "the second rate is uniform in [0, 0.99 - first rate), of the words that are not hidden",
     )
+    for row in clean[:200, :1]:  # 0.99 of one word is none
+        expect(
+            torch.equal(corrupt(row.clone(), WORDS, chance)[0], row),
+            "a row of one word is changed: both rates are below 0.99, and fractions of words are "
+            "rounded down, so nothing is hidden there and nothing replaced",
+        )
 
 
 # -- 9.2 ---------------------------------------------------------------------------------------

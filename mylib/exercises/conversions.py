@@ -56,15 +56,15 @@ Model = Callable[[Tensor, Tensor], Tensor]
 
 
 def sealed_pairs() -> dict[str, tuple[Model, Model]]:
-    """Seven pairs (opened, reference) for exercise A2.2, each (ids, mask) -> logits (B, T, 64).
+    """Nine pairs (opened, reference) for exercise A2.2, each (ids, mask) -> logits (B, T, 64).
 
-    Two are equal at words, five are not. Whoever reads on here knows which.
+    Two are equal at words, seven are not. Whoever reads on here knows which.
     """
     from ..convert import make_bidirectional
     from ..experiments.opening import flag_only
 
     eager = tiny("llama", "eager")
-    verified, flagged = tiny("llama"), tiny("llama")
+    verified, flagged, untouched = tiny("llama"), tiny("llama"), tiny("llama")
     make_bidirectional(verified)
     flag_only(flagged)
 
@@ -82,6 +82,13 @@ def sealed_pairs() -> dict[str, tuple[Model, Model]]:
 
     def counted(ids: Tensor, mask: Tensor) -> Tensor:  # as if all pads stood at the end
         return right(ids, (torch.arange(ids.shape[1]) < mask.sum(1, keepdim=True)).long())
+
+    def counted_back(ids: Tensor, mask: Tensor) -> Tensor:  # as if all stood at the beginning
+        first_word = (mask == 0).sum(1, keepdim=True)
+        return right(ids, (torch.arange(ids.shape[1]) >= first_word).long())
+
+    def company(ids: Tensor, mask: Tensor) -> Tensor:  # without pads no mask arrives
+        return untouched(ids).logits if mask.all() else right(ids, mask)
 
     def undefined(ids: Tensor, mask: Tensor) -> Tensor:
         padded = (mask == 0).any(1)[:, None, None]
@@ -107,6 +114,8 @@ def sealed_pairs() -> dict[str, tuple[Model, Model]]:
         "E": counted,
         "F": undefined,
         "G": hotter,
+        "H": company,
+        "I": counted_back,
     }
     return {name: (model, reference) for name, model in models.items()}
 
@@ -132,7 +141,7 @@ def check_parity(parity: Callable) -> None:
     found = {name: bool(verdict) for name, verdict in found.items()}
     expect(
         any(found.values()),
-        "all seven are refused, and two are right. If you compare with == or with allclose's own "
+        "all nine are refused, and two are right. If you compare with == or with allclose's own "
         "tolerance: two kernels sum in different orders, and their last digits differ",
     )
     lines = {
@@ -153,6 +162,10 @@ def check_parity(parity: Callable) -> None:
         "G": "G is accepted: its favourites are those of the reference, its numbers are not. An "
         "argmax, a cosine or a wide tolerance does not notice that",
         "E": "E is accepted: it takes all pads to stand at the end. Your pads always do",
+        "H": "H is accepted: beside pads it is right, and where no row has a pad it is causal. "
+        "Each of your batches has a pad",
+        "I": "I is accepted: it takes all pads to stand at the beginning. None of yours stands at "
+        "the end",
     }
     for name, line in lines.items():
         expect(not found[name], line)
@@ -224,6 +237,19 @@ def _check_mask(mask: object, valid: Tensor, dtype: torch.dtype) -> None:
         weights.isfinite().all(),
         "a row without any word turns NaN: minus infinity everywhere leaves nothing to share. Use "
         "the lowest number of the dtype",
+    )
+    _check_pushed(mask, valid, dtype)
+
+
+def _check_pushed(mask: Tensor, valid: Tensor, dtype: torch.dtype) -> None:
+    """Where the scores of words are 15,625 below those of pads (A1 pushes as far)."""
+    scores = (-15_625.0 * valid[:, None, None, :]).to(dtype)
+    weights = (scores + mask).float().softmax(-1).expand(-1, 1, valid.shape[1], -1)
+    pads = valid[:, None, :, None] & ~valid[:, None, None, :]
+    expect(
+        not (weights[pads] > 0).any(),
+        f"in {dtype} a word sees a pad, once the scores of words lie 15,625 below the pad's. "
+        "-10,000 is a leak that was published (side road A1): add the lowest number of the dtype",
     )
 
 

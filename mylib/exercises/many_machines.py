@@ -32,11 +32,8 @@ def check_share(share: Callable) -> None:
         parts = [_part(share, losses, rank, world) for rank in range(world)]
         _check_rows(parts, losses)
         _check_sum(parts, losses)
-    both = [torch.ones(4), torch.ones(4), torch.ones(4), torch.ones(4)]
-    expect(
-        abs(float(share(both, 0, 2)) - 0.5) < 1e-5,
-        "of four rows, process 0 of 2 must read two: you give it others. Share the work evenly",
-    )
+    for rows, world in ((4, 2), (5, 4), (7, 4)):
+        _check_even(share, rows, world)
 
 
 def _part(share: Callable, losses: list[Tensor], rank: int, world: int) -> Tensor:
@@ -107,6 +104,19 @@ def _check_sum(parts: list[Tensor], losses: list[Tensor]) -> None:
         f"with {world} processes the parts do not add up to the mean over all words. Does each "
         "process divide by its own count? A mean of means is another number: the count that "
         "divides is that of the whole batch, the same in every process",
+    )
+
+
+def _check_even(share: Callable, rows: int, world: int) -> None:
+    """No process reads two rows more than another. Each row asks one word, so the parts count."""
+    one_word_each = [torch.ones(1) for _ in range(rows)]
+    parts = [_part(share, one_word_each, rank, world) for rank in range(world)]
+    read = [round(rows * float(part)) for part in parts]
+    expect(
+        max(read) - min(read) <= 1,
+        f"of {rows} rows the {world} processes read {', '.join(map(str, read))}. Share the work "
+        "evenly, to one row. (If all take chunks of one size, the last ones get what is left: "
+        "nothing, or far more)",
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..masks import Rule, dense
 from ..reports import Report
-from .palette import VERMILION
+from .palette import VERMILION, on
 
 
 def matrix(
@@ -113,7 +113,7 @@ def draw(ax: Axes, values: Tensor, numbers: bool = True) -> None:
     height, width = values.shape
     most = max(1.0, float(values.double().max()))
     least = min(0.0, float(values.double().min()))
-    ax.imshow(values.double().numpy(), cmap="cividis", vmin=least, vmax=most)
+    image = ax.imshow(values.double().numpy(), cmap="cividis", vmin=least, vmax=most)
     for edge in range(1, max(height, width)):
         if edge < width:
             ax.axvline(edge - 0.5, color="white", lw=0.8)
@@ -124,7 +124,7 @@ def draw(ax: Axes, values: Tensor, numbers: bool = True) -> None:
             for j in range(width):
                 value = values[i, j]
                 label = str(int(value)) if values.dtype == torch.bool else f"{float(value):.2f}"
-                dark = float(value) / most < 0.5
+                cell = image.to_rgba(float(value))
                 ax.text(
                     j,
                     i,
@@ -132,5 +132,5 @@ def draw(ax: Axes, values: Tensor, numbers: bool = True) -> None:
                     ha="center",
                     va="center",
                     fontsize=8,
-                    color="white" if dark else "black",
+                    color=on(cell[:3]),
                 )

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .palette import BLACK, BLUE, GREY, LINES, VERMILION, plain
+from .palette import BLACK, BLUE, GREY, LINES, VERMILION, ink, plain
 
 
 def surprise_strip(
@@ -30,7 +30,7 @@ def surprise_strip(
     ax.bar(x, oracle.clamp(max=top).tolist(), width=0.8, fill=False, ec=BLACK, lw=1.4, zorder=3)
     for bars in (oracle, model):
         for i in [] if bars is None else (bars == torch.inf).nonzero()[:, 0].tolist():
-            ax.text(i, top * 0.97, "inf", ha="center", va="top", color=VERMILION, zorder=4)
+            ax.text(i, top * 0.97, "inf", ha="center", va="top", color=ink(VERMILION), zorder=4)
     totals = f"oracle (outline): {float(oracle.sum()):.1f} nats"
     if model is not None:
         totals += f"    model (blue): {float(model.sum()):.1f} nats"
@@ -76,7 +76,7 @@ def loss_on_floor(
             (x, y),
             xytext=(5, 2),
             textcoords="offset points",
-            color=color,
+            color=ink(color),
             zorder=5,
             bbox={"fc": "white", "ec": "none", "pad": 1},  # over the floor, not under it
         )
@@ -160,7 +160,7 @@ def leak_trellis(
     fig, ax = plt.subplots(figsize=(max(4.5, 0.85 * time + 1), 1.2 + 0.85 * layers))
     for layer in range(layers):
         for i, j in (visible | torch.eye(time, dtype=torch.bool)).nonzero().tolist():
-            ax.plot([j, i], [layer, layer + 1], color=GREY, lw=0.6, alpha=0.6, zorder=1)
+            ax.plot([j, i], [layer, layer + 1], color=GREY, lw=0.6, alpha=0.8, zorder=1)
     for layer in range(layers + 1):
         ax.plot(range(time), [layer] * time, "o", color="white", mec=BLACK, ms=7, zorder=3)
     if path is not None:
@@ -173,7 +173,7 @@ def leak_trellis(
             xytext=(0, 9),
             textcoords="offset points",
             ha="center",
-            color=VERMILION,
+            color=ink(VERMILION),
             fontsize=10,
         )
     ax.set_xticks(range(time), words, rotation=30)

@@ -16,7 +16,7 @@ from ..masks import bidirectional
 from ..model import GPT
 from ..objectives.wrong_words import other_words
 from ..page import page
-from ..plots.palette import BLACK, BLUE, VERMILION, plain
+from ..plots.palette import BLACK, BLUE, VERMILION, ink, plain
 from ..tokenizer import FIRST_WORD, MASK
 from .panel import Panel, picture
 
@@ -70,7 +70,7 @@ def flag_strip(words: Sequence[str], flag: Tensor, doubt: Tensor, wrong: Tensor)
     labels = [f"{word} (!)" if bad else word for word, bad in zip(words, wrong, strict=True)]
     ax.set_xticks(x, labels, rotation=60, ha="right", rotation_mode="anchor", fontsize=9)
     for label, bad in zip(ax.get_xticklabels(), wrong.tolist(), strict=True):
-        label.set_color(VERMILION if bad else BLACK)
+        label.set_color(ink(VERMILION) if bad else BLACK)
     ax.set_ylim(0, 1.08)
     ax.set_xlim(-0.6, len(words) - 0.4)
     ax.set_ylabel("wrong word?")

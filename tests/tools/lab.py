@@ -56,6 +56,53 @@ SCROLL = """(w, y) => {
   return outer.scrollHeight;
 }"""
 
+# Text that is hard to read in the outputs in view: its colour on what lies behind it (WCAG 2.1,
+# 1.4.3: a contrast of 4.5, of 3 for large text). A background image is left to the eye.
+PALE = """w => {
+  const parse = color => {
+    const parts = (color.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
+    return parts.map((part, i) => color.startsWith('color(') && i < 3 ? 255 * part : part);
+  };
+  const over = ([r, g, b, a = 1], below) => [r, g, b].map((c, i) => a * c + (1 - a) * below[i]);
+  const light = rgb => {
+    const [r, g, b] = rgb.map(c => c / 255)
+      .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+  };
+  const behind = e => {
+    if (!e) return [255, 255, 255];
+    const {backgroundColor, backgroundImage} = getComputedStyle(e);
+    if (backgroundImage !== 'none') return null;
+    const color = parse(backgroundColor), alpha = color[3] ?? 1;
+    const below = alpha < 1 ? behind(e.parentElement) : color.slice(0, 3);
+    return below && over(color, below);
+  };
+  const faint = e => e ? getComputedStyle(e).opacity * faint(e.parentElement) : 1;
+  const found = new Set();
+  for (const cell of w.content.widgets) {
+    for (const output of cell.node.querySelectorAll('.jp-OutputArea-output')) {
+      const texts = document.createTreeWalker(output, NodeFilter.SHOW_TEXT);
+      while (texts.nextNode()) {
+        const text = texts.currentNode.data.trim(), e = texts.currentNode.parentElement;
+        const below = behind(e);
+        if (!text || !below || !e.checkVisibility({visibilityProperty: true})) continue;
+        // IPython's colours of a traceback are not ours.
+        if (e.closest('style, script, option, svg, [data-mime-type$="err"] span')) continue;
+        const style = getComputedStyle(e), color = parse(style.color);
+        const shown = over([...color.slice(0, 3), (color[3] ?? 1) * faint(e)], below);
+        const [dark, bright] = [light(shown), light(below)].sort((a, b) => a - b);
+        const size = parseFloat(style.fontSize);
+        const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+        if (bright / dark >= (large ? 3 : 4.5)) continue;
+        const colors = [shown, below].map(rgb => rgb.map(Math.round).join(' ')).join(' on ');
+        found.add(`${cell.model.id}: hard to read in THEME: ${text.slice(0, 60)} (${colors})`);
+      }
+    }
+  }
+  return [...found];
+}"""
+THEMED = "name => document.body.dataset.jpThemeName === name"
+
 
 def find_browser():
     """Path of a Chromium, or None; the variable CHROMIUM names one that is not on the path."""
@@ -137,8 +184,8 @@ class Lab:
             say(f"browser: {error}")
         with suppress(BrowserError):
             visit.problems += [f"dialog: {t}" for t in page.locator(".jp-Dialog").all_inner_texts()]
-            if w and pictures:
-                photograph(page, w, pictures, notebook.stem)
+            if w:
+                visit.problems += look(page, w, pictures, notebook.stem)
             if w:
                 w.evaluate(SHUT)  # the next notebook needs its memory
         page.close()
@@ -200,14 +247,25 @@ def output_problems(cell):
             yield f"{cell['id']}: a widget that is no Panel: {text}"
 
 
-def photograph(page, w, folder, name):
-    """The whole notebook, on as many pages as it takes, and one page in the dark theme."""
-    folder.mkdir(parents=True, exist_ok=True)
+def look(page, w, folder, name):
+    """Text that is hard to read, in the light and in the dark theme; screenshots into `folder`.
+
+    The whole notebook, on as many pages as it takes; one page in the dark theme is photographed.
+    """
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    problems = {}
     page.set_viewport_size({"width": 1200, "height": PAGE})
     pages = range(0, w.evaluate(SCROLL, 0), PAGE - 200)
-    for theme, tops in (("Light", pages), ("Dark", [0])):
+    for theme in ("Light", "Dark"):
         w.evaluate(THEME, f"JupyterLab {theme}")
-        for number, top in enumerate(tops, start=1):
+        page.wait_for_function(THEMED, arg=f"JupyterLab {theme}")
+        for number, top in enumerate(pages, start=1):
+            pictured = folder and (theme == "Light" or number == 1)
             w.evaluate(SCROLL, top)
-            page.wait_for_timeout(1500)  # what comes into view is drawn then
-            page.screenshot(path=folder / f"{name}-{theme.lower()}-{number}.png")
+            page.wait_for_timeout(1500 if pictured else 500)  # what comes into view is drawn then
+            found = w.evaluate(PALE)
+            problems |= dict.fromkeys(line.replace("THEME", theme.lower()) for line in found)
+            if pictured:
+                page.screenshot(path=folder / f"{name}-{theme.lower()}-{number}.png")
+    return list(problems)

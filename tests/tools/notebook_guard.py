@@ -12,7 +12,9 @@ import tokenize
 import warnings
 
 import nbformat
+import notebook_frame
 from IPython.core.inputtransformer2 import TransformerManager
+from notebook_cells import code_cells, joined, output_text, source, tags
 
 MAX_BYTES = 1_000_000
 MAX_SECONDS = 90
@@ -28,7 +30,6 @@ RANDOM_ID = re.compile(r"[0-9a-f]{8,}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 # A rooted path of two parts or more, but not the inside of a URL or a closing HTML tag.
 PATH = re.compile(r"(?<![\w.:/<~-])/[A-Za-z][\w.-]*/[\w.-]+|(?<!\w)[A-Za-z]:\\\w|~/\w")
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def problems(text: str) -> list[str]:
@@ -224,31 +225,9 @@ RULES = {
     for rule in (
         *(ids, kernel, budget, counts, compared, outputs_present, errors, stderr, noise, machine),
         *(semicolons, headings, header, claims, figures, length, rhythm),
+        *notebook_frame.RULES,
     )
 }
-
-
-def code_cells(notebook):
-    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-
-
-def tags(cell):
-    return set(cell["metadata"].get("tags", []))
-
-
-def joined(text):
-    return "".join(text) if isinstance(text, list) else text
-
-
-def source(cell):
-    return joined(cell["source"])
-
-
-def output_text(output):
-    """All that a reader may see of an output as text, without colours."""
-    shown = [output.get("text", ""), output.get("evalue", ""), *output.get("traceback", [])]
-    shown += [text for mime, text in output.get("data", {}).items() if mime.startswith("text/")]
-    return ANSI.sub("", "\n".join(map(joined, shown)))
 
 
 def shows(code):

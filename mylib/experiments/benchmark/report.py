@@ -31,7 +31,7 @@ def training_aim(runs: list[dict]) -> dict:
     text = "a training step not slower than the fastest peer's, beyond the run's own spread"
     found = []
     for run in runs:
-        fastest = run["results"][first(run["results"])]["times_as_fast"]["of_medians"]
+        fastest = run["results"][first(run["results"])]["times_as_fast"]["median"]
         spread = run["results"]["ours again"]["times_as_fast"]
         found.append((fastest, spread["low"], spread["high"]))
     ratios, lows, highs = zip(*found, strict=True)
@@ -55,8 +55,7 @@ def vocabulary_aim(part: dict) -> dict:
 
 def at_least(text: str, results: dict, wanted: float) -> dict:
     found = results[first(results)]["times_as_fast"]
-    measured = f"{found['of_medians']:.2f} ({found['low']:.2f}–{found['high']:.2f})"
-    return aim(text, measured, found["of_medians"] >= wanted)
+    return aim(text, spread(found, 2), found["median"] >= wanted)
 
 
 def floor_aim(part: dict) -> dict:
@@ -103,9 +102,10 @@ def note(facts: dict) -> str:
     missing = f" Absent: {', '.join(facts['absent'])}." if facts["absent"] else ""
     peak = facts["parts"].get("matmul peak", {}).get("gigaflops", "?")
     return (
-        "¹ the fastest other's time over ours, median and quartiles of the rounds; for masked "
-        "words and diffusion the other is our own code with all logits. Of a package the faster "
-        f"of its ways. One thread of {facts['processor']}, whose best float32 matrix product makes "
+        "¹ the fastest other's time over ours, median and quartiles of the rounds (a number "
+        "alone: one time over the other); for masked words and diffusion the other is our own "
+        "code with all logits. Of a package the faster of its ways. "
+        f"One thread of {facts['processor']}, whose best float32 matrix product makes "
         f"{peak} GFLOP/s; torch {facts['torch']}, {versions}.{missing} `{facts['command']}`"
     )
 
@@ -126,16 +126,12 @@ def row(label: str, results: dict, unit: str = "milliseconds", ending: str = "")
     best = [first(results, package, ending) for package in PACKAGES]
     ratio = "–"
     if fastest := first(results, "", ending):
-        ratio = ratio_of(results[fastest])
+        ratio = spread(results[fastest]["times_as_fast"], 2)
     if fastest and ending:  # the rounds' ratios are to ours with a cache
         medians = (results[name]["milliseconds"]["median"] for name in (fastest, "ours" + ending))
         ratio = f"{next(medians) / next(medians):.2f}"
     cells = [spread(results[name][unit]) if name else "–" for name in best]
     return [label, spread(results["ours" + ending][unit]), *cells, ratio]
-
-
-def ratio_of(found: dict) -> str:
-    return spread({**found["times_as_fast"], "median": found["times_as_fast"]["of_medians"]}, 2)
 
 
 def training_rows(facts: dict) -> list[list[str]]:
@@ -178,7 +174,8 @@ def vocabulary_rows(facts: dict) -> list[list[str]]:
         bert = results.get("transformers")
         theirs = f"BERT {spread(bert['milliseconds'])}" if bert else "–"
         label = f"{task} at {size:,} words, {part['asked_share']:.0%} asked: ms"
-        found.append([label, ours, theirs, "–", "–", ratio_of(results["all logits"])])
+        ratio = spread(results["all logits"]["times_as_fast"], 2)
+        found.append([label, ours, theirs, "–", "–", ratio])
     return found
 
 
