@@ -262,7 +262,7 @@ def test_weak_scores_are_refused(found, line):
         (Regime("m", NextToken(), "inside out"), "read from '<bos> .* this writer begins"),
         (Regime("n", EndingFirst(), "forward"), "this writer begins with '<bos>'"),
         (Regime("o", EndingFirst(kept=4), "inside out"), "missing in writing"),
-        (Regime("p", ForwardBackward(1.0), "backward"), "read from '<bw>.* with '<eos>"),
+        (Regime("p", ForwardBackward(1.0), "backward"), "'<bw>.* '<eos>.* the direction token is"),
         (Regime("q", PreviousToken(mask=sliding_window(0, 4)), "backward"), "not the one that the"),
         (Regime("r", PreviousToken(), "backward", {"open_prompt": True}), "the given ones at each"),
         (Regime("s", Shifted(), "backward"), "the writer counts positions 0, 1, 2"),
@@ -318,7 +318,7 @@ def test_inside_out_puts_the_ending_back(monkeypatch):
     monkeypatch.setattr(writers, "generate", oracle)
     regime = Regime("x", EndingFirst(), "inside out")
     monkeypatch.setattr(writers, "wrong_settings", lambda regime: "")
-    ids = capstone.compose(regime, None, burnt, 0).ids
+    ids = writers.compose(regime, None, burnt, 0).ids
     assert torch.equal(ids[1:], capstone.evening().canvas(burnt)[1:])
     assert capstone.ends_as(burnt, ids).tolist() == [False] + [True] * 5
 
@@ -329,7 +329,7 @@ def test_settings_are_those_of_the_writer():
     assert {"order", "budget", "temperature"} <= set(writers.settings_of("sheet"))
     assert not {"model", "canvas", "generator"} & set(writers.settings_of("sheet"))
     with pytest.raises(ValueError, match="has no 'budget'"):
-        capstone.compose(Regime("x", NextToken(), "forward", {"budget": 1}), None, [], 0)
+        writers.compose(Regime("x", NextToken(), "forward", {"budget": 1}), None, [], 0)
 
 
 def test_pages_keep_what_they_were_given():
@@ -339,7 +339,7 @@ def test_pages_keep_what_they_were_given():
     assert torch.equal(pages[0], pages[capstone.EACH - 1])
     assert len(capstone.burnt(3)) == capstone.ENDINGS * capstone.EACH
     for objective, writer in ((PreviousToken(), "backward"), (AbsorbingDiffusion(), "sheet")):
-        ids = capstone.compose(Regime("x", objective, writer), model, pages, 0).ids
+        ids = writers.compose(Regime("x", objective, writer), model, pages, 0).ids
         assert ids.shape == (8, capstone.evening().length)
         if writer == "sheet":  # as many tokens as the burnt page had
             ends = [ids[n, len(p) - capstone.KEPT : len(p)] for n, p in enumerate(pages)]
@@ -351,11 +351,11 @@ def test_pages_keep_what_they_were_given():
                 for n, p in enumerate(pages)
             ]
             assert not all(before)  # no more than the ending is given
-    wrong = capstone.compose(Regime("x", NextToken(), "forward"), model, pages, 0)
+    wrong = writers.compose(Regime("x", NextToken(), "forward"), model, pages, 0)
     assert not capstone.ends_as(pages, wrong.ids).any()
     assert capstone.ends_as(pages, capstone.evening().canvas(pages)).all()
     with pytest.raises(ValueError, match="writer is one of"):
-        capstone.compose(Regime("x", NextToken(), "press"), model, pages, 0)
+        writers.compose(Regime("x", NextToken(), "press"), model, pages, 0)
 
 
 # -- 12.3 --------------------------------------------------------------------------------------

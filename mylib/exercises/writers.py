@@ -20,7 +20,7 @@ from ..masks import causal, dense, prefix_lm
 from ..model import GPT
 from ..objectives import Batch, Objective, Rows
 from ..sampling import Trace, aligned, generate, generate_backward, write
-from ..tokenizer import EOS, MASK, PAD, decode
+from ..tokenizer import BW, EOS, FW, MASK, PAD, decode
 
 KEPT = 5  # tokens of the ending, <eos> among them
 WRITERS = ("forward", "backward", "inside out", "sheet")
@@ -179,9 +179,11 @@ def _read_otherwise(regime: Regime, batch: Batch, pages: list[Tensor]) -> str:
         real = real.flip(0) if regime.writer == "backward" else real  # in the order of reading
         first = batch.inputs[row, real][: len(prompt)]
         if not torch.equal(first, prompt):
+            told = {FW, BW} & set(first.tolist())
+            missing = "the direction token" if told else "what stood there in training"
             return (
                 f"in training a page is read from {_words(first)} on, and this writer begins "
-                f"with {_words(prompt)}: what stood there in training is missing in writing"
+                f"with {_words(prompt)}: {missing} is missing in writing"
             )
         if not torch.equal(batch.positions[row, real], torch.arange(len(real))):
             return (

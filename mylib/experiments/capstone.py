@@ -15,7 +15,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..exercises.capstone import DEV, Regime, burnt, compose, score, trained
+from ..exercises.capstone import DEV, burnt, score, trained
+from ..exercises.writers import Regime, compose
 from ..files import data_path
 from ..objectives import NextToken
 from .results import Table, origin, rounded

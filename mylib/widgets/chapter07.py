@@ -115,14 +115,14 @@ def composed(first: str, join: str, second: str, layers: int) -> tuple[Figure, s
     return fig, f"{name}: {counts}; first path {hops_of(path)}"
 
 
-def trellis(ax: Axes, path: tuple[int, ...] | None, layers: int) -> None:
+def trellis(ax: Axes, path: tuple[int, ...] | None, layers: int, time: int = TOKENS) -> None:
+    """Words as columns, layers as rows of dots, and the path of a leak, if there is one."""
     for layer in range(layers + 1):
-        ax.plot(range(TOKENS), [layer] * TOKENS, "o", color="white", mec=GREY, ms=4, zorder=1)
+        ax.plot(range(time), [layer] * time, "o", color="white", mec=GREY, ms=4, zorder=1)
     if path is not None:
-        heights = range(layers, -1, -1)
-        ax.plot(path, heights, "o-", color=VERMILION, lw=2, ms=5, zorder=2)
+        ax.plot(path, range(layers, -1, -1), "o-", color=VERMILION, lw=2, ms=5, zorder=2)
     ax.set_title("path of the first leak" if path else "no path", fontsize=9, color=BLACK)
-    ax.set_xticks(range(TOKENS))
+    ax.set_xticks(range(time))
     ax.set_yticks(range(layers + 1), ["input", *(f"layer {n + 1}" for n in range(layers))])
     ax.tick_params(length=0, labelsize=7)
     ax.set_ylim(-0.4, layers + 0.4)

@@ -38,6 +38,7 @@ from ..objectives import (
 from ..plots import GREY, VERMILION
 from ..plots.matrices import draw, hatch
 from ..tokenizer import BOS, EOS
+from .chapter07 import trellis
 from .panel import Panel, buttons, picture
 
 STORY = torch.tensor([BOS, 10, 11, 12, 13, 14, EOS])
@@ -166,7 +167,7 @@ def composed(
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("input", fontsize=8)
     axes[0].set_ylabel("output", fontsize=8)
-    _trellis(axes[2], found.path, layers, len(found.visible))
+    trellis(axes[2], found.path, layers, len(found.visible))
     name = f"{mask}  +  {objective}  +  {sampler}  (positions {positions})"
     head = "ACCEPTED" if found.accepted else "REFUSED"
     fig.suptitle("\n".join([name, head, *lines]), fontsize=9.5, x=0.01, ha="left")
@@ -201,20 +202,6 @@ def _matrix(ax: Axes, seen: Tensor, asked: Tensor) -> None:
     ax.set_xticks(range(len(seen)))
     ax.set_yticks(range(len(seen)))
     ax.tick_params(length=0, labelsize=7)
-
-
-def _trellis(ax: Axes, path: tuple[int, ...] | None, layers: int, time: int) -> None:
-    for layer in range(layers + 1):
-        ax.plot(range(time), [layer] * time, "o", color="white", mec=GREY, ms=4, zorder=1)
-    if path is not None:
-        ax.plot(path, range(layers, -1, -1), "o-", color=VERMILION, lw=2, ms=5, zorder=2)
-    ax.set_title("path of the first leak" if path else "no path", fontsize=9)
-    ax.set_xticks(range(time))
-    ax.set_yticks(range(layers + 1), ["input", *(f"layer {n + 1}" for n in range(layers))])
-    ax.tick_params(length=0, labelsize=7)
-    ax.set_ylim(-0.4, layers + 0.4)
-    for side in ax.spines.values():
-        side.set_visible(False)
 
 
 class ComposeRegime(Panel):
