@@ -28,6 +28,7 @@ from .heads import pooled
 from .masks import Mask, bidirectional, padding
 from .model import GPT, GPTConfig
 from .objectives import Batch, Objective, Rows
+from .objectives.base import in_full
 from .templates import Templates
 from .tokenizer import EOS, PAD, load_tokenizer
 
@@ -110,8 +111,9 @@ class TornOracle:
 
     def log_probs(self, sentences: Sequence[Tensor], stories: Sequence[Tensor]) -> Tensor:
         """log p(sentence | story), nats, float64 (Q, S); -inf where they cannot be one page."""
-        t, story_p = self.templates, torch.zeros(len(stories), dtype=torch.float64)
-        joint = torch.zeros(len(sentences), len(stories), dtype=torch.float64)
+        # In logarithms: a product over the draws of a long page is no float64.
+        t, joint = self.templates, torch.zeros(len(sentences), len(stories), dtype=torch.float64)
+        joint, alone = joint.log(), joint.new_zeros(len(stories)).log()
         for cut in self.cut[self.cut > 0].unique().tolist():
             story = _fits(t, *self._stories(stories, cut))
             sentence = _fits(t, *self._sentences(sentences, cut))
@@ -122,12 +124,15 @@ class TornOracle:
                 )
                 i, j = a.any(2).all(1).nonzero()[:, 0], b.any(2).all(1).nonzero()[:, 0]
                 weights, a, b = t.draw_weights[mine], a[i].double(), b[j].double()
-                story_p[i] += t.prior[k] * (a * weights).sum(2).prod(1)
-                both = torch.einsum("idr,jdr,dr->jid", a, b, weights).prod(2)
-                joint[j[:, None], i] += t.prior[k] * both
-        if not (story_p > 0).all():
-            raise ValueError(f"story {int((story_p == 0).nonzero()[0])} is none of this grammar's")
-        return joint.log() - story_p.log()
+                one = t.prior[k].log() + (a * weights).sum(2).log().sum(1)
+                both = torch.einsum("idr,jdr,dr->jid", a, b, weights).log().sum(2)
+                place = j[:, None], i
+                alone[i] = torch.logaddexp(alone[i], one)
+                joint[place] = torch.logaddexp(joint[place], t.prior[k].log() + both)
+        if alone.isneginf().any():
+            number = int(alone.isneginf().nonzero()[0])
+            raise ValueError(f"story {number} is none of this grammar's")
+        return joint - alone
 
     def _stories(self, texts: Sequence[Tensor], cut: int) -> tuple[Tensor, Tensor]:
         """Canvases with the story shown before ``cut``; a story that does not end there is not."""
@@ -200,7 +205,7 @@ class Embedder(nn.Module):
 
     def forward(self, ids: Tensor, mask: Mask, positions: Tensor, valid: Tensor) -> Tensor:
         """Vectors (B, C) of texts ids (B, T); for "late" (B, T, C), zero at pads."""
-        hidden = self.base.hidden(ids, mask, positions)
+        hidden = in_full(self.base.hidden(ids, mask, positions))
         used = self.used(valid)
         if self.pool == "late":
             return F.normalize(hidden, dim=-1).masked_fill(~used[..., None], 0.0)
@@ -214,7 +219,11 @@ class Embedder(nn.Module):
         return valid & (torch.arange(valid.shape[1], device=valid.device) >= first)
 
     def scores(self, batch: Any) -> Tensor:
-        """Similarity of every sentence with every story of a `Matching` batch, float (N, N)."""
+        """Similarity of every sentence with every story of a `Matching` batch, float (N, N).
+
+        In float32 or finer, whatever the base computes in: stories lie closer to each other than
+        the steps of bfloat16, and would tie.
+        """
         half, rest = divmod(len(batch.inputs), 2)
         if rest or len(batch.targets) != half:
             raise ValueError(
@@ -223,10 +232,11 @@ class Embedder(nn.Module):
             )
         valid = batch.shown >= 0
         found = self(batch.inputs, batch.mask, batch.positions, valid)
-        if self.pool != "late":
-            return found[:half] @ found[half:].T
-        used = self.used(valid)
-        return late_interaction(found[:half], used[:half], found[half:], used[half:])
+        with torch.autocast(found.device.type, enabled=False):
+            if self.pool != "late":
+                return found[:half] @ found[half:].T
+            used = self.used(valid)
+            return late_interaction(found[:half], used[:half], found[half:], used[half:])
 
     def answers(self, batch: Any) -> Tensor:
         """Logits (N, stories) of the sentences of a batch: which story is theirs?"""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .model import GPTConfig
 from .objectives import Batch, Objective
+from .objectives.base import in_full
 from .probes import eval_mode
 
 
@@ -30,30 +31,31 @@ def evaluate(
     batch: int = 64,
     row: int | None = None,
 ) -> Tensor:
-    """Summed -log p of each document under an objective, nats (number of documents,).
+    """Summed -log p of each document under an objective, nats, float64 (number of documents,).
 
     One document a row, so that the result can be paired with an oracle's on the same documents.
     Passes are added; their weights count, discounts of an objective's loss do not. ``row``: tokens
     of a row; by default the longest document of a batch. Raises `ValueError` where an objective
     needs a canvas and no ``row`` says how large it is.
     """
-    total = torch.zeros(len(documents))
+    # A long document's nats lie thousands of times above a word's: float32 would lose their ends.
+    total = torch.zeros(len(documents), dtype=torch.float64)
     for start, _, each in asked_passes(model, objective, documents, generator, batch, row):
         nll = answer_nll(model, objective, each) * each.weights
-        total.index_add_(0, start + each.asked.nonzero()[:, 0], nll)
+        total.index_add_(0, start + each.asked.nonzero()[:, 0], nll.double())
     return total
 
 
 def evaluate_passes(
     model: Model, objective: Objective, documents: Sequence, batch: int = 64
 ) -> list[Tensor]:
-    """`evaluate` for each pass of an objective by itself: one tensor (documents,) a pass, nats."""
+    """`evaluate` for each pass of an objective by itself: one tensor (documents,) a pass."""
     found: list[Tensor] = []
     for start, number, each in asked_passes(model, objective, documents, None, batch, None):
         if number == len(found):
-            found.append(torch.zeros(len(documents)))
+            found.append(torch.zeros(len(documents), dtype=torch.float64))
         nll = answer_nll(model, objective, each) * each.weights
-        found[number].index_add_(0, start + each.asked.nonzero()[:, 0], nll)
+        found[number].index_add_(0, start + each.asked.nonzero()[:, 0], nll.double())
     return found
 
 
@@ -76,15 +78,15 @@ def predict(
         if number:
             raise ValueError(f"{objective} makes several passes: which one is to be predicted?")
         moved = each.to(next(model.parameters()).device)
-        found += model.answers(moved).float().cpu().split(each.asked.sum(1).tolist())
+        found += in_full(model.answers(moved)).cpu().split(each.asked.sum(1).tolist())
     return found
 
 
 @torch.no_grad()
 def answer_nll(model: Model, objective: Objective, batch: Batch) -> Tensor:
-    """-log p of every answer of one pass, nats (N,), float on the CPU."""
+    """-log p of every answer of one pass, nats (N,), on the CPU; float64 from a float64 model."""
     moved = batch.to(next(model.parameters()).device)
-    return objective.nll(model.answers(moved), moved).float().cpu()
+    return objective.nll(model.answers(moved), moved).cpu()
 
 
 def asked_passes(

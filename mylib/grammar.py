@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,16 @@ from typing import Any
 
 import regex
 
+from .files import read_toml
 from .tokenizer import pretokens
 
 WORD = regex.compile(r"\p{L}+|\p{N}+")  # what stays one pre-token whatever follows it
 REFERENCE = regex.compile(r"\{(\w+)\.(\w+)\}")
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG")
 SIDES = ("left", "right")
+# Words of all flat templates at most, and words times rows: what the oracle holds in memory grows
+# with them. The Sunday edition has 6,208 and 99,328.
+MOST_WORDS, MOST_CELLS = 100_000, 10_000_000
 
 
 class GrammarError(ValueError):
@@ -99,9 +102,9 @@ class Grammar:
 def load_grammar(path: str | Path) -> Grammar:
     """Read and check a grammar file. Raises `GrammarError` for any mistake in it."""
     try:
-        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise GrammarError(f"{path}: not a TOML file: {error}") from error
+        raw = read_toml(path)
+    except ValueError as error:
+        raise GrammarError(str(error)) from error
     return _Reader(str(path)).grammar(raw)
 
 
@@ -113,6 +116,15 @@ class _Reader:
 
     def fail(self, where: str, what: str) -> GrammarError:
         return GrammarError(f"{self.path}: {where}: {what}")
+
+    def bound(self, where: str, templates: int, words: int) -> None:
+        rows = max(len(table.rows) for table in self.tables.values())
+        if templates * words > MOST_WORDS or templates * words * rows > MOST_CELLS:
+            raise self.fail(
+                where,
+                f"{templates} texts of up to {words} words, from tables of up to {rows} rows: at "
+                f"most {MOST_WORDS} words, and {MOST_CELLS} words times rows",
+            )
 
     def section(
         self, raw: Any, where: str, required: set[str], optional: set[str] = frozenset()
@@ -128,13 +140,15 @@ class _Reader:
     def typed(self, value: Any, where: str, kind: type) -> Any:
         if not isinstance(value, kind):
             wanted = {dict: "a table of keys", list: "a list", str: "a text"}[kind]
-            raise self.fail(where, f"expected {wanted}, found {value!r}")
+            raise self.fail(where, f"expected {wanted}, found {value!r:.200}")
         return value
 
     def weight(self, value: Any, where: str) -> float:
         good = isinstance(value, int | float) and not isinstance(value, bool)
         if not good or not 1e-9 <= value <= 1e9:  # further apart, products and sums lose them
-            raise self.fail(where, f"a weight is a positive number (1e-9 to 1e9), found {value!r}")
+            raise self.fail(
+                where, f"a weight is a positive number (1e-9 to 1e9), found {value!r:.99}"
+            )
         return float(value)
 
     def grammar(self, raw: dict) -> Grammar:
@@ -146,6 +160,8 @@ class _Reader:
                 raise self.fail(key, "is empty")
         self.tables = {name: self.table(name, table) for name, table in raw["tables"].items()}
         frames = {name: self.frame(name, frame) for name, frame in raw["frames"].items()}
+        flat = [len(template.cells) for _, templates in frames.values() for template in templates]
+        self.bound("frames", len(flat), max(flat))
         total = sum(weight for weight, _ in frames.values())
         templates = tuple(
             Template(**{**vars(template), "prior": template.prior * weight / total})
@@ -161,7 +177,9 @@ class _Reader:
         for i, column in enumerate(columns):
             self.typed(column, f"{where}.columns[{i}]", str)
         if not columns or len(set(columns)) < len(columns):
-            raise self.fail(f"{where}.columns", f"columns are named once each, found {columns}")
+            raise self.fail(
+                f"{where}.columns", f"columns are named once each, found {columns!r:.200}"
+            )
         rows = self.typed(raw["rows"], f"{where}.rows", list)
         if not rows:
             raise self.fail(f"{where}.rows", "no rows")
@@ -175,7 +193,7 @@ class _Reader:
         for column, tag in tags.items():
             if column not in columns or tag not in TAGS:
                 raise self.fail(
-                    f"{where}.tags.{column}", f"no such column, or tag {tag!r} not in {TAGS}"
+                    f"{where}.tags.{column}", f"no such column, or tag {tag!r:.99} not in {TAGS}"
                 )
         return Table(
             columns,
@@ -186,10 +204,10 @@ class _Reader:
 
     def row(self, row: Any, where: str, columns: tuple[str, ...]) -> None:
         if len(self.typed(row, where, list)) != len(columns):
-            raise self.fail(where, f"{len(row)} words for {len(columns)} columns: {row}")
+            raise self.fail(where, f"{len(row)} words for {len(columns)} columns: {row!r:.200}")
         for column, word in zip(columns, row, strict=True):
             if not isinstance(word, str) or not WORD.fullmatch(word):
-                raise self.fail(f"{where}.{column}", f"{word!r} is not one single word")
+                raise self.fail(f"{where}.{column}", f"{word!r:.99} is not one single word")
 
     def frame(self, name: str, raw: Any) -> tuple[float, list[Template]]:
         where = f"frames.{name}"
@@ -212,6 +230,8 @@ class _Reader:
         used = {cell.draw for slot in slots for _, cells, _ in slot for cell in cells}
         if unused := draws.keys() - used:
             raise self.fail(f"{where}.draws", f"never used: {', '.join(sorted(unused))}")
+        count = math.prod(map(len, slots))
+        self.bound(where, count, sum(max(len(cells) for _, cells, _ in slot) for slot in slots))
         flat = []
         for variants in itertools.product(*slots):
             sides = [side for _, _, side in variants if side]
@@ -239,7 +259,7 @@ class _Reader:
             self.section(variant, here, {"text"}, {"weight", "side"})
             side = variant.get("side")
             if side not in (None, *SIDES):
-                raise self.fail(f"{here}.side", f"a side is one of {SIDES}, found {side!r}")
+                raise self.fail(f"{here}.side", f"a side is one of {SIDES}, found {side!r:.99}")
             weight = self.weight(variant.get("weight", 1), f"{here}.weight")
             found.append((weight, list(self.cells(variant["text"], here, draws)), side))
         total = sum(weight for weight, _, _ in found)
@@ -256,9 +276,9 @@ class _Reader:
     def cells(self, text: Any, where: str, draws: dict) -> Iterator[Cell]:
         """Cut a variant into cells, the way the tokenizer will cut the finished text."""
         if not isinstance(text, str) or not text.strip():
-            raise self.fail(where, f"a text has at least one word, found {text!r}")
+            raise self.fail(where, f"a text has at least one word, found {text!r:.99}")
         if text.split() != text.split(" "):
-            raise self.fail(where, f"one space between words and none at the ends: {text!r}")
+            raise self.fail(where, f"one space between words and none at the ends: {text!r:.200}")
         here, spaced = 0, f" {text}"
         for match in REFERENCE.finditer(spaced):
             draw, column = match.groups()

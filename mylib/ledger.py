@@ -7,10 +7,9 @@ results are looked up in these files when the ledger is read, and typed nowhere.
 from __future__ import annotations
 
 import csv
-import json
+import math
 import re
-import string
-import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -18,7 +17,7 @@ from statistics import fmean
 from typing import Any
 from urllib.parse import quote
 
-from .files import data_path
+from .files import data_path, read_json, read_toml
 
 CELL = "text-align:left;vertical-align:top;padding:0.3em 0.6em;white-space:normal"
 TABLE = "font-size:90%;table-layout:fixed;width:100%;overflow-wrap:break-word"
@@ -31,6 +30,12 @@ COLUMNS = {  # and their widths
 }
 HOW = {"mean": fmean, "sum": sum, "min": min, "max": max, "only": lambda found: found[0]}
 REQUIRED = ("id", "note", "says", "measured", "verdict", "chapter", "heading", "evidence")
+KINDS = dict.fromkeys((*REQUIRED, "version"), str)
+KINDS |= dict(note=int, evidence=list, headline=bool, numbers=dict)
+NOTE = dict(number=int, title=str, right=str)
+NUMBER = dict(file=str, where=dict, minus=dict, column=str, how=str, show=str, times=int, key=str)
+FIELD = re.compile(r"\{(\w+)\}")  # of ``measured``
+SHOW = re.compile(r",?(\.\d)?[defg%]?")  # how a number is printed
 
 
 @dataclass(frozen=True)
@@ -127,36 +132,71 @@ def load_ledger(path: str | Path | None = None) -> Ledger:
 
     Raises `ValueError` naming row and field, with what was found and expected.
     """
-    data = tomllib.loads(Path(path or data_path("ledger.toml")).read_text("utf-8"))
-    notes = {note["number"]: note for note in data["notes"]}
-    rows = [_row(raw, notes, data) for raw in data["row"]]
-    if repeated := {row.id for row in rows if [r.id for r in rows].count(row.id) > 1}:
-        raise ValueError(f"row {min(repeated)!r}: id: used twice")
+    path = Path(path or data_path("ledger.toml"))
+    data = read_toml(path)
+    try:
+        parts = dict(verdicts=dict, chapters=dict, notes=list, row=list)
+        _kinds(data, parts, parts, "the ledger")
+        for name in ("verdicts", "chapters"):
+            _kinds(data[name], dict.fromkeys(data[name], str), (), f"[{name}]")
+        for note in data["notes"]:
+            _kinds(note, NOTE, NOTE, "a note")
+        notes = {note["number"]: note for note in data["notes"]}
+        rows = [_row(raw, notes, data) for raw in data["row"]]
+        if repeated := {row.id for row in rows if [r.id for r in rows].count(row.id) > 1}:
+            raise ValueError(f"row {min(repeated)!r}: id: used twice")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return Ledger(rows, notes, data["verdicts"], data["chapters"])
 
 
-def _row(raw: dict[str, Any], notes: dict, data: dict) -> Row:
-    name, numbers = raw.get("id", "without an id"), raw.get("numbers", {})
-    if missing := [field for field in REQUIRED if not raw.get(field)]:
-        raise ValueError(f"row {name!r}: {missing[0]}: missing or empty")
-    if unknown := raw.keys() - {*Row.__dataclass_fields__, "numbers"}:
-        raise ValueError(f"row {name!r}: {min(unknown)}: no field of a row")
+def _kinds(raw: Any, kinds: dict[str, type], required: Iterable[str], where: str) -> None:
+    """Raise `ValueError` unless ``raw`` is a table with the required fields, each of its kind."""
+    if not isinstance(raw, dict):
+        raise ValueError(f"{where}: {raw!r:.99} is no table of fields")
+    if missing := [field for field in required if not raw.get(field)]:
+        raise ValueError(f"{where}: {missing[0]}: missing or empty")
+    if unknown := raw.keys() - kinds.keys():
+        raise ValueError(f"{where}: {min(unknown):.99}: no field of a row")
+    for field, value in raw.items():
+        if type(value) is not kinds[field]:
+            said = f"{value!r:.99}, expected {kinds[field].__name__}"
+            raise ValueError(f"{where}: {field}: {said}")
+
+
+def _row(raw: Any, notes: dict, data: dict) -> Row:
+    name = raw.get("id", "without an id") if isinstance(raw, dict) else raw
+    where = f"row {name!r:.99}"
+    _kinds(raw, KINDS, REQUIRED, where)
+    numbers, measured = raw.get("numbers", {}), raw["measured"]
     for field, allowed in (("note", notes), ("verdict", data["verdicts"])):
         if raw[field] not in allowed:
-            raise ValueError(f"row {name!r}: {field}: {raw[field]!r}, expected {list(allowed)}")
+            raise ValueError(f"{where}: {field}: {raw[field]!r:.99}, expected {list(allowed)}")
     if raw["chapter"] not in data["chapters"]:
-        raise ValueError(f"row {name!r}: chapter: {raw['chapter']!r} is not in [chapters]")
+        raise ValueError(f"{where}: chapter: {raw['chapter']!r:.99} is not in [chapters]")
     if raw["verdict"] != "holds" and not raw.get("version"):
-        raise ValueError(f"row {name!r}: version: needed where the verdict is not 'holds'")
-    fields = {part[1] for part in string.Formatter().parse(raw["measured"]) if part[1]}
-    if fields != numbers.keys():
-        raise ValueError(f"row {name!r}: numbers: {sorted(numbers)}, measured has {sorted(fields)}")
-    try:
-        filled = {n: format(look_up(spec), spec["show"]) for n, spec in numbers.items()}
-    except (ValueError, KeyError, FileNotFoundError) as error:
-        raise ValueError(f"row {name!r}: numbers: {error}") from None
+        raise ValueError(f"{where}: version: needed where the verdict is not 'holds'")
+    fields = set(FIELD.findall(measured))
+    if fields != numbers.keys() or re.search("[{}]", FIELD.sub("", measured)):
+        found = f"{sorted(numbers)!r:.200}, measured has {sorted(fields)!r:.200}"
+        raise ValueError(f"{where}: numbers: {found}")
     kept = {field: value for field, value in raw.items() if field != "numbers"}
-    return Row(**kept | {"measured": raw["measured"].format(**filled)})
+    filled = {field: _shown(spec, f"{where}: numbers") for field, spec in numbers.items()}
+    return Row(**kept | {"measured": FIELD.sub(lambda found: filled[found[1]], measured)})
+
+
+def _shown(spec: Any, where: str) -> str:
+    """A number of [row.numbers] as it is printed, or what is wrong with its line."""
+    _kinds(spec, NUMBER, ("file", "show"), where)
+    if not SHOW.fullmatch(spec["show"]):
+        raise ValueError(f"{where}: show: {spec['show']!r:.99}, expected such as '.2f'")
+    try:
+        value = look_up(spec)
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is no finite number")
+        return format(value, spec["show"])
+    except (ValueError, TypeError, KeyError, OSError, ArithmeticError, csv.Error) as error:
+        raise ValueError(f"{where}: {error!s:.300} (of {spec['file']:.99})") from None
 
 
 def look_up(spec: dict[str, Any]) -> float | int:
@@ -165,8 +205,12 @@ def look_up(spec: dict[str, Any]) -> float | int:
     Raises `ValueError` where no row of a CSV file fits, or several fit and one is expected.
     """
     path = data_path(spec["file"].removeprefix("data/"))
+    if not path.is_file():
+        raise ValueError(f"{path} is no file")
     if path.suffix == ".json":
-        value = json.loads(path.read_text())[spec["key"]]
+        value = read_json(path)[spec["key"]]
+        if type(value) not in (int, float):
+            raise ValueError(f"{spec['key']!r} is {value!r:.99}, expected a number")
     else:
         value = _of_rows(path, spec["where"], spec)
         if "minus" in spec:
@@ -176,7 +220,7 @@ def look_up(spec: dict[str, Any]) -> float | int:
 
 def _of_rows(path: Path, where: dict[str, str | list[str]], spec: dict[str, Any]) -> float:
     wanted = {key: value if isinstance(value, list) else [value] for key, value in where.items()}
-    with open(path) as file:
+    with open(path, encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
         kept = [row for row in rows if all(row[key] in some for key, some in wanted.items())]
     if not kept or (spec["how"] == "only" and len(kept) != 1):

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .files import read_safetensors, replacing
+from .files import read_safetensors, write_safetensors
 from .masks import Rule, as_mask, causal, dense
 
 FORMAT = "mylib.GPT 1"
@@ -39,6 +39,9 @@ class GPTConfig:
     layer_norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
+        for name in ("vocab_size", "n_positions", "n_embd", "n_head", "n_layer"):
+            if not isinstance(getattr(self, name), int) or isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} is a whole number, got {getattr(self, name)!r:.99}")
         for name in ("vocab_size", "n_positions", "n_embd", "n_head"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, got {getattr(self, name)}")
@@ -48,6 +51,14 @@ class GPTConfig:
             raise ValueError(f"n_embd={self.n_embd} is not divisible by n_head={self.n_head}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout lies in [0, 1), got {self.dropout}")
+        if not 0 <= self.layer_norm_epsilon < 1:
+            raise ValueError(f"layer_norm_epsilon lies in [0, 1), got {self.layer_norm_epsilon}")
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers a `GPT` of these sizes learns."""
+        per_layer = 12 * self.n_embd**2 + 13 * self.n_embd
+        return (self.vocab_size + self.n_positions + 2) * self.n_embd + self.n_layer * per_layer
 
 
 class Cache:
@@ -273,16 +284,13 @@ class GPT(nn.Module):
         ``half``: the file holds the weights rounded to float16, half the size; `load` makes float32
         of them again.
         """
-        from safetensors.torch import save_file
-
         header = {"format": FORMAT, "config": json.dumps(dataclasses.asdict(self.config))}
         if taken := header.keys() & notes:
             raise ValueError(f"a note cannot be called {sorted(taken)[0]!r}")
         header |= {key: str(value) for key, value in notes.items()}
-        with replacing(path) as aside:
-            weights = {n: t.half() if half else t for n, t in self.state_dict().items()}
-            tensors = {name: weight.contiguous() for name, weight in weights.items()}
-            save_file(tensors, aside, header)
+        weights = {n: t.half() if half else t for n, t in self.state_dict().items()}
+        tensors = {name: weight.contiguous() for name, weight in weights.items()}
+        write_safetensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: str | Path) -> GPT:
@@ -293,7 +301,16 @@ class GPT(nn.Module):
         """
         tensors, header = read_safetensors(path, FORMAT)
         try:
-            model = cls(GPTConfig(**json.loads(header["config"])))
+            config = GPTConfig(**json.loads(header["config"]))
+            held = sum(tensor.numel() for tensor in tensors.values())
+            if config.parameters != held or len(tensors) != 4 + 12 * config.n_layer:
+                raise ValueError(  # before a network of these sizes is built
+                    f"the config has {config.parameters} parameters in {4 + 12 * config.n_layer} "
+                    f"tensors, the file {held} in {len(tensors)}"
+                )
+            if foreign := [n for n, t in tensors.items() if not t.is_floating_point()]:
+                raise ValueError(f"{foreign[0]} holds {tensors[foreign[0]].dtype}")
+            model = cls(config)
             model.load_state_dict(tensors)
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise ValueError(f"{path}: weights and config do not fit: {error}") from error

@@ -32,7 +32,8 @@ def load_tokenizer(path: str | Path | None = None) -> tiktoken.Encoding:
     """The Gazette's tokens; no network. ``path`` is another ranks file of the same form.
 
     Kept by the file's content, not by its name: a changed file is read anew (tiktoken's own loader
-    would return the old ranks). Raises `ValueError` for a file of another form.
+    would return the old ranks). Raises `ValueError` for a file of another form, and for one in
+    which ids or tokens are not there once each, or one of the 256 single bytes is missing.
     """
     path = Path(path or data_path("gazette.tiktoken"))
     try:
@@ -45,8 +46,13 @@ def load_tokenizer(path: str | Path | None = None) -> tiktoken.Encoding:
 
 @lru_cache(maxsize=8)
 def _encoding(lines: bytes) -> tiktoken.Encoding:
-    pairs = (line.split() for line in lines.splitlines())
-    ranks = {base64.b64decode(token): int(rank) for token, rank in pairs}
+    pairs = [line.split() for line in lines.splitlines()]
+    ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in pairs}
+    last = FIRST_WORD + len(pairs) - 1
+    if len(ranks) < len(pairs) or sorted(ranks.values()) != list(range(FIRST_WORD, last + 1)):
+        raise ValueError(f"{len(pairs)} lines: every token once, with the ids {FIRST_WORD}..{last}")
+    if missing := sum(bytes([byte]) not in ranks for byte in range(256)):  # nothing could be spelt
+        raise ValueError(f"{missing} of the 256 single bytes are no tokens")
     return tiktoken.Encoding(
         "gazette",
         pat_str=PATTERN,

@@ -108,6 +108,7 @@ def fit(
     trained = copy.deepcopy(model) if sharded else model
     make = _adamw_alone if sharded else make_optimizers
     optimizers = make(trained, learning_rate, weight_decay)
+    run.check(trained, optimizers)
     run.load_model(trained)
     history, row = run.history, model.config.n_positions if row is None else row
     bar = dict(total=steps, disable=not (progress and main), leave=False)

@@ -321,6 +321,15 @@ def test_the_prefix_model_is_measured_as_it_says(untrained, monkeypatch):
         assert gazette.text(prompt).endswith(".") and gazette.text(prompt).count(".") == 1
 
 
+def test_precision_is_of_the_flags_and_recall_of_the_wrong_words():
+    # Wrong words flagged, words flagged, wrong words; the rest is not asked.
+    counts = torch.tensor([[1.0, 2.0, 4.0, 0.0, 1.0]] * 3)
+    precision, recall = measures.precision_recall(counts)
+    assert (precision.mean, recall.mean) == (0.5, 0.25)
+    silent = measures.precision_recall(counts * torch.tensor([0, 0, 1, 1, 1]))
+    assert [share.mean for share in silent] == [0, 0]
+
+
 def test_both_ways_read_what_they_say(untrained):
     model, gazette = untrained
     texts = gazette.sample(70, torch.Generator().manual_seed(3))  # more than one batch

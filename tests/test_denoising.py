@@ -368,6 +368,9 @@ def test_discounts_scale_gradients_and_get_none_themselves():
         objective.loss(mine, batch).backward()
         gradients.append(mine.grad)
     torch.testing.assert_close(gradients[0], 0.25 * gradients[1])
+    # Undiscounted it is the gradient of the cross entropy: a discount adds none of its own.
+    wanted = logits.softmax(-1) - F.one_hot(torch.tensor([8]), 12)
+    torch.testing.assert_close(gradients[1], wanted)
 
 
 # -- copies and leaks --------------------------------------------------------------------------

@@ -139,3 +139,12 @@ def test_a_table_of_other_settings_is_refused(tmp_path):
     results.Table(path, ("a",), ("b",), {"steps": 1}, {})
     with pytest.raises(ValueError, match="was made with"):
         results.Table(path, ("a",), ("b",), {"steps": 2}, {})
+
+
+def test_a_row_is_measured_once(tmp_path):
+    made = tmp_path / "table.csv", ["seed"], ["nats"], {}, {}
+    table = results.Table(*made)
+    table.add(seed=0, nats=1.5)
+    table.add(seed=0, nats=2.5)
+    table.add(seed=1, nats=2.5)
+    assert [row["nats"] for row in results.Table(*made).rows] == ["1.5", "2.5"]

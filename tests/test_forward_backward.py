@@ -136,6 +136,14 @@ def test_the_coin_is_exact(p_bw, n, either):
         assert all(step in ([False], [False, True]) for step in found)
 
 
+@pytest.mark.parametrize("either", [False, True])
+def test_the_coin_is_exact_to_the_last_digit(either, monkeypatch):
+    # Chance draws an exact 0 once in sixteen million: a coin of 0 must not fall on heads then.
+    monkeypatch.setattr(torch, "rand", lambda *size, generator: torch.zeros(*size))
+    assert drawn(1, p_bw=0.0, either=either) == [[False]]
+    assert True in drawn(1, p_bw=1e-9, either=either)[0]
+
+
 def test_the_coin_falls_once_a_step_for_all_rows():
     rows = Rows.padded([LONG, SHORT] * 8)
     for seed in range(20):

@@ -95,7 +95,7 @@ def test_a_good_grammar(load):
 @given(brute.grammars())
 @settings(max_examples=60, deadline=None)
 def test_templates_add_up(raw):
-    with mock.patch.object(grammar.tomllib, "loads", lambda text: raw):
+    with mock.patch.object(tomllib, "loads", lambda text: raw):
         read = load_grammar(__file__)
     assert math.fsum(t.prior for t in read.templates) == pytest.approx(1, abs=1e-12)
     written = {}
@@ -328,7 +328,7 @@ def test_odd_structure_is_refused_or_read_but_never_crashes(edits):
                 place[last] = copy.deepcopy(new)
         except (KeyError, IndexError, TypeError):  # an edit before has taken the place away
             continue
-    with mock.patch.object(grammar.tomllib, "loads", lambda text: raw):
+    with mock.patch.object(tomllib, "loads", lambda text: raw):
         try:
             read = load_grammar(__file__)
         except GrammarError as error:
@@ -363,7 +363,7 @@ def test_the_toml_writer_of_these_tests(tmp_path):
 def test_cells_are_the_pretokens_of_the_text(words, marks):
     text = " ".join(word + mark for word, mark in zip(words, marks, strict=False))
     raw = changed((*LOST, "slots"), [[text, "{x.name} has the {item.name}."]])
-    with mock.patch.object(grammar.tomllib, "loads", lambda _: raw):
+    with mock.patch.object(tomllib, "loads", lambda _: raw):
         try:
             read = load_grammar(__file__)
         except GrammarError as error:

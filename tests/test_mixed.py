@@ -186,7 +186,7 @@ def test_evaluate_adds_the_parts():
     assert found.shape == (7,)
     (page,) = Denoising().passes(Rows.padded(TEXTS, 12).canvas, chance(4))
     nll = Denoising().nll(model(page.inputs, page.mask, page.positions), page)
-    repaired = nll.view(7, -1).sum(1)
+    repaired = nll.view(7, -1).double().sum(1)
     torch.testing.assert_close(found, evaluate(model, NextToken(), TEXTS) + repaired)
     alone = evaluate(model, Denoising(), TEXTS, chance(4), row=12)
     torch.testing.assert_close(alone, repaired)

@@ -283,7 +283,7 @@ def damaged(path, tmp_path):
     files["empty"].write_bytes(b"")
     for name, data, header in [
         ("foreign", tensors, None),
-        ("other format", tensors, {"format": "pt"}),
+        ("other format", tensors, {"format": "pt", "config": config + "}"}),  # all else fits
         ("no config", tensors, good),
         ("no json", tensors, good | {"config": "{"}),
         (

@@ -326,6 +326,13 @@ def test_nll_of_the_asked_outputs_and_of_all_outputs():
     torch.testing.assert_close(NextToken().loss(logits, half), 0.5 * by_hand.sum())
 
 
+def test_coarse_logits_are_counted_in_float32():
+    (batch,) = NextToken().passes(Rows.padded([LONG, SHORT]), torch.Generator())
+    logits = torch.randn(len(batch.targets), 20, generator=torch.Generator().manual_seed(0)).half()
+    found, wanted = (NextToken().nll(each, batch) for each in (logits, logits.float()))
+    assert found.dtype == torch.float32 and torch.equal(found, wanted)
+
+
 def test_names_say_what_was_set():
     assert repr(NextToken()) == "NextToken(mask=Mask(causal))"
     assert repr(PreviousToken("start")) == "PreviousToken(positions='start', mask=Mask(anticausal))"

@@ -37,6 +37,14 @@ def test_what_differs_from_the_expectation_is_hatched():
     assert sum(patch.get_hatch() is not None for patch in figure.axes[0].patches) == 6
 
 
+def test_a_wrong_pair_is_hatched_in_its_row_and_column():
+    seen, wanted = torch.zeros(3, 3).bool(), torch.zeros(3, 3).bool()
+    wanted[2, 0] = True  # output 2, input 0
+    (axes,) = plots.influence_picture(seen, wanted).axes
+    (box,) = [patch for patch in axes.patches if patch.get_hatch()]
+    assert (box.get_x(), box.get_y()) == (-0.5, 1.5)
+
+
 def test_strip_prints_both_totals_and_cuts_infinite_bars():
     oracle = torch.tensor([0.0, 1.5, 2.0, 0.0, 0.5])
     model = torch.tensor([0.1, 1.4, torch.inf, 0.0, 0.5])

@@ -130,6 +130,39 @@ def test_the_history_holds_the_loss_per_answer_before_the_update():
     assert history.loss == pytest.approx([wanted / sum(len(t) - 1 for t in texts)], rel=1e-5)
 
 
+def test_it_is_the_plain_loop():
+    model, history = trained(steps=3)
+    plain, objective, losses = fresh(), NextToken(), []
+    optimizers = train.make_optimizers(plain, 1e-2, 0.0)
+    for step in range(3):
+        (batch,) = objective.passes(Rows.packed(draw(TEXTS, 4, 0, step), 16), None)
+        plain.zero_grad()  # each step follows its own gradient
+        loss = objective.loss(plain.answers(batch), batch) / batch.denominator
+        loss.backward()
+        nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-2 * schedule(step, 3, 0.05)
+            optimizer.step()
+        losses.append(loss.item())
+    assert history.loss == pytest.approx(losses, rel=1e-5)
+    for one, two in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_dropout_is_on_while_it_trains_and_off_afterwards():
+    modes, model = [], fresh(dropout=0.2).eval()
+
+    class Watched(NextToken):
+        def loss(self, logits, batch):
+            modes.append(model.training and model.h[0].attn.training)
+            return super().loss(logits, batch)
+
+    _, history = trained(Watched(), model=model, steps=2)
+    assert modes == [True, True] and not model.training
+    assert history.loss[0] != trained(steps=1, model=fresh())[1].loss[0]
+
+
 def test_two_passes_are_added():
     class Twice(NextToken):
         def make(self, rows, generator):

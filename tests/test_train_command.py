@@ -231,7 +231,7 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_default(desk, capsys):
         ("steps = true", "steps is of type int, got True"),
         ("compact = 1", "compact is of type bool"),
         ('objective = "nest"', "objective is one of next, previous, "),
-        ("steps = ", "is not TOML"),
+        ("steps = ", "not a TOML file"),
         ("set = 3", "set is a table"),
     ],
 )

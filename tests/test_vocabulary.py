@@ -7,10 +7,12 @@ import hypothesis.strategies as st
 import pytest
 import regex
 import tiktoken
+import tiny
 import torch
 from hypothesis import given, settings
 
 from mylib import vocabulary
+from mylib.convert import with_vocabulary
 from mylib.gazette import Gazette
 from mylib.tokenizer import FIRST_WORD, PATTERN, SPECIAL_TOKENS, gpt2_tokenizer, load_tokenizer
 from mylib.vocabulary import (
@@ -296,3 +298,14 @@ def test_gpt2(gpt2):
     assert "<|endoftext|>" not in small.special_tokens_set
     many = text * (150_000 // len(text) + 1)
     assert encode_long(gpt2, many).tolist() == gpt2.encode_ordinary(many)
+
+
+def test_the_rows_of_a_model_follow_their_tokens():
+    old = load_tokenizer()
+    new = compact(old, text="The mist came late.")
+    model = tiny.gpt(vocab_size=old.n_vocab)
+    rows, moved = model.wte.weight, with_vocabulary(model, old, new).wte.weight
+    assert len(moved) == new.n_vocab < old.n_vocab
+    for token, number in ordinary(new).items():
+        assert torch.equal(moved[number], rows[old.encode_single_token(token)]), token
+    torch.testing.assert_close(moved[:FIRST_WORD], rows.mean(0).expand(FIRST_WORD, -1))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any
 
 import torch
 
 from ..distributed import is_main, local_rank, world_size
+from ..files import check_writable, replacing
 from ..model import GPT
 from ..objectives import Objective
 from ..train import fit
@@ -64,9 +66,16 @@ def _refuse(settings: dict[str, Any]) -> None:
         raise ValueError("how many steps? --steps")
     if settings["steps"] < 1:
         raise ValueError(f"steps is at least 1, got {settings['steps']}")
+    for name, value in settings.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} is a finite number, got {value}")
+        if isinstance(value, int) and value.bit_length() > 63:
+            raise ValueError(f"{name} is a number of 64 bits, got {value!r:.99}")
     for path in (settings["out"], settings["checkpoint"]):
         if path is not None and path.is_dir():
             raise ValueError(f"{path} is a folder; give the name of a file")
+        if path is not None:
+            check_writable(path)  # now, not after hours
 
 
 def _device(settings: dict[str, Any]) -> torch.device:
@@ -89,11 +98,14 @@ def _save(model: GPT, objective: Objective, source: Material, settings: dict[str
     out = settings["out"]
     named = next(settings[n] for n in ("text", "tokens", "corpus", "gazette") if settings[n])
     notes = dict(objective=objective, text=getattr(named, "name", named))
-    model.save(out, **notes, vocabulary=fingerprint(source.encoding))
+    notes |= dict(vocabulary=fingerprint(source.encoding))
     if is_gazette(source.encoding):
+        model.save(out, **notes)
         say(f"saved {out}")
         return
     ranks = out.with_suffix(".tiktoken")
-    save_ranks(ranks, in_order(source.encoding))
+    with replacing(ranks) as aside:  # both or none: one is of no use without the other
+        save_ranks(aside, in_order(source.encoding))
+        model.save(out, **notes)
     say(f"saved {out} and its tokens, {ranks}")
     say(f'to load them: GPT.load("{out}"), load_tokenizer("{ranks}")')

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
+import os
 from typing import Any
 
 import tiktoken
@@ -45,12 +47,16 @@ def objective_of(settings: dict[str, Any], encoding: tiktoken.Encoding) -> Objec
         known = ", ".join(sorted(takes.keys() - OURS))
         raise ValueError(f"{kind.__name__} has no setting {unknown[0]!r}; known: {known}")
     if "mask" in given:
-        if given["mask"] not in MASKS:
-            raise ValueError(f"mask is one of {', '.join(MASKS)}, got {given['mask']!r}")
+        if given["mask"] not in list(MASKS):
+            raise ValueError(f"mask is one of {', '.join(MASKS)}, got {given['mask']!r:.99}")
         given["mask"] = MASKS[given["mask"]]
     if "replacements" in takes and not is_gazette(encoding):
         given["replacements"] = range(FIRST_WORD, encoding.n_vocab)
-    return kind(**given)
+    try:
+        return kind(**given)
+    except (TypeError, OverflowError) as error:
+        said = f"{settings['set']!r:.200}"
+        raise TypeError(f"settings of another type for {kind.__name__}: {said}: {error}") from error
 
 
 def refuse_leaks(objective: Objective, material: Material, settings: dict[str, Any], layers: int):
@@ -78,12 +84,25 @@ def model_of(settings: dict[str, Any], encoding: tiktoken.Encoding) -> GPT:
         sizes = dict(n_embd=settings["width"], n_layer=settings["layers"])
         sizes |= dict(n_head=settings["heads"], dropout=settings["dropout"])
         config = GPTConfig(encoding.n_vocab, n_positions=settings["window"], **sizes)
+        if 4 * config.parameters > memory():
+            raise ValueError(
+                f"width {config.n_embd}, layers {config.n_layer}, window {config.n_positions}: "
+                f"{config.parameters} parameters are more than the memory of this machine holds"
+            )
         return GPT.init(config, torch.Generator().manual_seed(settings["seed"]))
     if model.config.n_positions < settings["window"]:
         raise ValueError(
             f"the model has {model.config.n_positions} positions, --window is {settings['window']}"
         )
     return _with_dropout(model, settings["dropout"])
+
+
+def memory() -> float:
+    """Bytes of this machine's memory; infinite where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def _ours(path, encoding: tiktoken.Encoding) -> GPT:

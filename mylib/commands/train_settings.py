@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import ast
 import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from ..files import read_toml
 
 
 class Flag(NamedTuple):
@@ -106,12 +107,11 @@ def toml(settings: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
+    found = read_toml(path)
     if unknown := sorted(found.keys() - FLAGS.keys() - {"set"}):
-        raise ValueError(f"{path}: unknown setting {unknown[0]!r}; known: {', '.join(FLAGS)}, set")
+        raise ValueError(
+            f"{path}: unknown setting {unknown[0]!r:.99}; known: {', '.join(FLAGS)}, set"
+        )
     if not isinstance(found.get("set", {}), dict):
         raise ValueError(f"{path}: set is a table ([set]) of the objective's settings")
     return {k: v if k == "set" else _checked(path, k, v) for k, v in found.items()}
@@ -121,10 +121,15 @@ def _checked(path: Path, name: str, value: Any) -> Any:
     flag = FLAGS[name]
     wanted = {Path: str, float: (int, float)}.get(flag.kind, flag.kind)
     if not isinstance(value, wanted) or (isinstance(value, bool) and flag.kind is not bool):
-        raise ValueError(f"{path}: {name} is of type {flag.kind.__name__}, got {value!r}")
+        raise ValueError(f"{path}: {name} is of type {flag.kind.__name__}, got {value!r:.200}")
     if flag.choices and value not in flag.choices:
-        raise ValueError(f"{path}: {name} is one of {', '.join(flag.choices)}, got {value!r}")
-    return flag.kind(value)
+        raise ValueError(f"{path}: {name} is one of {', '.join(flag.choices)}, got {value!r:.99}")
+    try:
+        return flag.kind(value)
+    except OverflowError:
+        raise ValueError(
+            f"{path}: {name} is a number, got one of {len(str(value))} digits"
+        ) from None
 
 
 def _pair(text: str) -> tuple[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..files import data_path, read_safetensors
-from ..gazette import Gazette
+from ..gazette import EDITIONS, Gazette
 from ..model import FORMAT, GPT
 from ..sampling import (
     ORDERS,
@@ -131,7 +131,10 @@ def load(name: str) -> tuple[GPT | Callable, Gazette]:
             f"{name} has learnt {objective}: it continues texts and cannot fill holes; "
             "denoiser, diffusion, mlm and mixed can"
         )
-    return GPT.load(path), Gazette.load(header.get("edition", "sunday"))
+    edition = header.get("edition", "sunday")
+    if edition not in EDITIONS:  # a file must not say which other file is read
+        raise ValueError(f"{name} writes edition {edition!r}; known: {', '.join(EDITIONS)}")
+    return GPT.load(path), Gazette.load(edition)
 
 
 def blank_page(prompt: str, length: int, end: bool) -> Tensor:

@@ -139,9 +139,20 @@ def _our_config(theirs: GPT2Config) -> GPTConfig:
     return GPTConfig(**{n: getattr(theirs, n) for n in fields}, dropout=theirs.resid_pdrop)
 
 
+def _check_sizes(theirs: GPT2Config, folder: Path) -> None:
+    """Raise `ValueError` for sizes that the folder's files cannot fill, before they take memory."""
+    sizes = _our_config(theirs)
+    files = [f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin") and f.is_file()]
+    if files and sizes.parameters > (held := sum(file.stat().st_size for file in files)):
+        raise ValueError(
+            f"its config.json has the sizes of {sizes.parameters} parameters, and its weights are "
+            f"{held} bytes"
+        )
+
+
 def _read(name: str | Path) -> GPT2LMHeadModel:
     """The model in a folder or on the hub; weights and JSON are read, no code is run."""
-    from transformers import GPT2LMHeadModel, PreTrainedConfig
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedConfig
 
     if not (local := Path(name).exists()) and isinstance(name, Path):
         raise FileNotFoundError(f"no folder {name}")
@@ -152,8 +163,12 @@ def _read(name: str | Path) -> GPT2LMHeadModel:
         kind = PreTrainedConfig.get_config_dict(name, **how)[0].get("model_type")
         if kind != "gpt2":  # transformers would only warn
             raise ValueError(f"its model_type is {kind!r}")
+        if local:
+            _check_sizes(GPT2Config.from_pretrained(name, **how), Path(name))
         how |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        theirs, found = GPT2LMHeadModel.from_pretrained(name, dtype="auto", **how)
+        theirs, found = GPT2LMHeadModel.from_pretrained(
+            name, dtype="auto", trust_remote_code=False, **how
+        )
     except Exception as error:  # each format of weights has its own
         if isinstance(error, OSError) and not local:
             place = "not a folder, and neither the hub nor its cache on this machine has it"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+SURROGATE = re.compile("[\ud800-\udfff]")
 NAMES = {  # of JSON's kinds of values, for messages
     dict: "an object",
     list: "a list",
@@ -98,7 +100,9 @@ def _articles(whole: object) -> list[Example]:
             for q, asked in enumerate(_get(paragraph, "qas", list, place)):
                 example = _example(asked, context, f"{place}.qas[{q}]")
                 if example.id in seen:
-                    raise ValueError(f"question {example.id!r} is there twice ({place}.qas[{q}])")
+                    raise ValueError(
+                        f"question {example.id!r:.99} is there twice ({place}.qas[{q}])"
+                    )
                 seen.add(example.id)
                 examples.append(example)
     return examples
@@ -108,12 +112,12 @@ def _questions(paragraph: dict) -> str:
     """The ids of a paragraph's questions, for a message about the paragraph."""
     asked = paragraph.get("qas")
     ids = [q.get("id") for q in asked if isinstance(q, dict)] if isinstance(asked, list) else []
-    return f" (questions {', '.join(map(repr, ids[:3]))})" if ids else ""
+    return f" (questions {', '.join(map(repr, ids[:3])):.200})" if ids else ""
 
 
 def _example(asked: object, context: str, place: str) -> Example:
     id = _get(asked, "id", str, place)
-    place = f"question {id!r}"
+    place = f"question {id!r:.99}"
     question = _get(asked, "question", str, place)
     found = enumerate(_get(asked, "answers", list, place))
     answers = tuple(_answer(one, context, f"{place}, answers[{n}]") for n, one in found)
@@ -132,11 +136,11 @@ def _answer(one: object, context: str, place: str) -> Answer:
         raise ValueError(f"{place} is empty")
     if not 0 <= start <= len(context) - len(text):
         raise ValueError(
-            f"{place}: {text!r} at {start} does not fit a context of {len(context)} characters"
+            f"{place}: {text!r:.200} at {start} does not fit a context of {len(context)} characters"
         )
     stands = context[start : start + len(text)]
     if stands != text:
-        raise ValueError(f"{place}: {text!r} is not at {start}; there stands {stands!r}")
+        raise ValueError(f"{place}: {text!r:.200} is not at {start}; there stands {stands!r:.200}")
     return Answer(text, start)
 
 
@@ -145,10 +149,12 @@ def _get(holder: object, key: str, kind: type, place: str):
     if not isinstance(holder, dict):
         raise ValueError(f"{place}: expected an object with {key!r}, got {_name(holder)}")
     if key not in holder:
-        keys = ", ".join(map(repr, holder)) or "no keys"
+        keys = ", ".join(map(repr, holder))[:200] or "no keys"
         raise ValueError(f"{place}: no {key!r}, got {keys}")
     if type(holder[key]) is not kind:
         raise ValueError(f"{place}: {key!r} is {_name(holder[key])}, expected {NAMES[kind]}")
+    if kind is str and SURROGATE.search(holder[key]):
+        raise ValueError(f"{place}: {key!r} has half a surrogate pair, which is no character")
     return holder[key]
 
 

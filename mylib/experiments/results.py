@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..files import replacing
+from ..files import alone, read_json, replacing
 from ..metrics import Interval
 
 
@@ -47,8 +49,12 @@ def log_frequencies(ids: Tensor, tokens: int) -> Tensor:
 class Table:
     """A CSV file that grows row by row, beside a JSON file of the same name with ``facts``.
 
-    ``key``: the columns that name a row; a row that is there is not measured again. Raises
-    `ValueError` where the file was made with other ``settings``.
+    ``key``: the columns that name a row; a row that is there is not measured again. Each row is
+    appended in one write, and what a killed writer left of a row is taken off. Two scripts may fill
+    one table: neither loses a row of the other, and what both measure stands there once or twice.
+
+    Raises `ValueError` where the file was made with other ``settings``, and with its name for files
+    of another form.
     """
 
     def __init__(
@@ -58,16 +64,21 @@ class Table:
         self.about = path.with_suffix(".json")
         self.facts = {**facts, "settings": settings}
         self.rows: list[dict] = []
-        if path.exists():
-            self.facts = json.loads(self.about.read_text())
-            if self.facts["settings"] != json.loads(json.dumps(settings)):
-                raise ValueError(f"{path} was made with {self.facts['settings']}, not {settings}")
-            with path.open(newline="") as file:
-                self.rows = list(csv.DictReader(file))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with alone(path.parent):
+            self._begin(settings)
+
+    def _begin(self, settings: dict) -> None:
+        """Go on with the files that are there, or make them."""
+        if not (self.path.exists() and self.path.stat().st_size):
+            write_json(self.about, self.facts)
+            self._append(self.columns)
             return
-        write_json(self.about, self.facts)
-        with replacing(path) as aside:
-            aside.write_text(",".join(self.columns) + "\n")
+        self.facts = read_json(self.about)
+        before = self.facts.get("settings") if isinstance(self.facts, dict) else self.facts
+        if before != json.loads(json.dumps(settings)):
+            raise ValueError(f"{self.path} was made with {before!r:.500}, not {settings}")
+        self._read()
 
     def has(self, **key) -> bool:
         wanted = {name: str(value) for name, value in key.items()}
@@ -77,10 +88,44 @@ class Table:
         """Append one row, unless its key is there, and show it."""
         if self.has(**{name: row[name] for name in self.key}):
             return
-        self.rows.append({name: str(row[name]) for name in self.columns})
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(self.rows[-1])
-        print(" ".join(self.rows[-1].values()), flush=True)
+        written = {name: str(row[name]) for name in self.columns}
+        with alone(self.path.parent):
+            self._append(written.values())
+        self.rows.append(written)
+        print(" ".join(written.values()), flush=True)
+
+    def _append(self, values: Iterable[str]) -> None:
+        """One line in one write; where the disk is full, nothing of it."""
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(values)
+        data = line.getvalue().encode()
+        with open(self.path, "ab", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            try:
+                if (done := file.write(data)) != len(data):
+                    file.write(data[done:])  # it says why not all of them were written
+            except OSError as error:
+                file.truncate(size)
+                error.filename = str(self.path)  # a full disk names no file
+                raise
+
+    def _read(self) -> None:
+        """The rows that are there, each of them whole."""
+        with self.path.open("r+b") as file:
+            data = file.read()
+            if not data.endswith(b"\n"):  # half a row of a killed writer: it is measured again
+                data = data[: data.rfind(b"\n") + 1]
+                file.truncate(len(data))
+        try:
+            lines = list(csv.reader(io.StringIO(data.decode(), newline=""), strict=True))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.path}: not a table: {error}") from error
+        for number, line in enumerate(lines, start=1):
+            if len(line) != len(self.columns) or (number == 1 and line != self.columns):
+                raise ValueError(
+                    f"{self.path}, line {number}: {line!r:.200}, expected columns {self.columns}"
+                )
+        self.rows = [dict(zip(self.columns, line, strict=True)) for line in lines[1:]]
 
     def note(self, **facts) -> None:
         """Add facts to the JSON file."""

@@ -49,6 +49,7 @@ def viterbi(log_probs: Tensor, tags: Sequence[str]) -> list[str]:
         raise ValueError("log_probs hold NaN or inf")
     if len(log_probs) == 0:
         return []
+    log_probs = log_probs.double()  # sums over many words: bfloat16 would lose whole tags
     first, after = (each.to(log_probs.device) for each in bio_steps(tags))
     closed = log_probs.new_zeros(after.shape).masked_fill(~after, -torch.inf)
     score = log_probs[0].masked_fill(~first, -torch.inf)

@@ -8,7 +8,7 @@ import operator
 import torch
 from torch import Tensor
 
-from .mask import Mask, Rule, as_mask
+from .mask import INTEGERS, Mask, Rule, as_mask, whole
 
 # causal     # . . . .    A query sees itself and everything before it.
 #            # # . . .
@@ -55,6 +55,7 @@ def sliding_window(left: int, right: int) -> Mask:
                         . . # # .
                         . . . # #
     """
+    whole("a window's side", left, right)
     if left < 0 or right < 0:
         raise ValueError(
             f"a window reaches 0 or more tokens each way, got left={left} right={right}"
@@ -75,6 +76,7 @@ def hops(*steps: int) -> Mask:
     """
     if not steps:
         raise ValueError("a mask of hops needs at least one step")
+    whole("a step", *steps)
     return Mask(
         lambda b, h, q, k: functools.reduce(operator.or_, [k - q == step for step in steps]),
         f"hops({', '.join(map(str, steps))})",
@@ -97,11 +99,11 @@ def prefix_lm(prefix: int | Tensor) -> Mask:
     Source: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text
     Transformer" (2020), section 3.1.
     """
-    given = torch.as_tensor(prefix)
+    given = _tensor(prefix, "prefix_lm(prefix)")
     if given.dtype == torch.bool:
         given = _rows(given, "prefix_lm(prefix)", torch.bool)
         return Mask(lambda b, h, q, k, given: given[b, k] | (k <= q), "prefix_lm", given)
-    if given.is_floating_point() or (given < 0).any():
+    if given.dtype not in INTEGERS or not given.numel() or (given < 0).any():
         raise ValueError(f"a prefix is a whole number of tokens, 0 or more; got {prefix}")
     longest = int(given.max())
     if given.dim() > 0:
@@ -169,6 +171,7 @@ def block_causal(size: int) -> Mask:
                 # # # #
                 # # # #
     """
+    whole("the size of a block", size)
     if size < 1:
         raise ValueError(f"a block has at least 1 token, got {size}")
     return Mask(lambda b, h, q, k: q // size >= k // size, f"block_causal({size})")
@@ -187,6 +190,7 @@ def causal_head(n: int) -> Mask:
     token 4, and token 4 at everything. `prefix_lm` is its sound mirror image.
     Source: source note 1 ("causal to bidirectional"), "Option 3: Keep Some Causal Properties".
     """
+    whole("the size of the causal head", n)
     if n < 0:
         raise ValueError(f"the causal head has 0 or more tokens, got {n}")
     return Mask(lambda b, h, q, k: (q >= n) | (k >= n) | (k <= q), f"causal_head({n})")
@@ -208,8 +212,8 @@ def flipped(mask: Rule, length: int | Tensor, queries: bool = True, keys: bool =
 
     Source: source note 4 ("dual masking").
     """
-    mask, given = as_mask(mask), torch.as_tensor(length)
-    if given.is_floating_point() or (given < 1).any():
+    mask, given = as_mask(mask), _tensor(length, "flipped(length)")
+    if given.dtype not in INTEGERS or not given.numel() or (given < 1).any():
         raise ValueError(f"a length is a whole number of tokens, 1 or more; got {length}")
     which = " and ".join(name for name, on in (("queries", queries), ("keys", keys)) if on)
     longest, name = int(given.max()), f"flipped({mask.name}, {which or 'nothing'})"
@@ -236,6 +240,7 @@ def flipped(mask: Rule, length: int | Tensor, queries: bool = True, keys: bool =
 
 def from_dense(visible: Tensor) -> Mask:
     """A mask from a ready-made bool matrix (T, T), or one matrix per row (B, T, T)."""
+    visible = _tensor(visible, "from_dense(visible)")
     if visible.dtype != torch.bool or visible.dim() not in (2, 3):
         raise ValueError(
             "from_dense takes a bool tensor (T, T) or (B, T, T), True = may look; "
@@ -247,15 +252,22 @@ def from_dense(visible: Tensor) -> Mask:
 
 
 def _rows(values: Tensor, name: str, dtype: torch.dtype, dim: int = 2) -> Tensor:
-    values = torch.as_tensor(values)
+    values = _tensor(values, name)
     if values.dim() != dim:
         wanted = "(B, T)" if dim == 2 else "(B,)"
         raise ValueError(f"{name} takes a tensor {wanted}, got shape {tuple(values.shape)}")
     if dtype == torch.bool and values.dtype != torch.bool:
         raise TypeError(f"{name} takes a bool tensor, True = a real token; got {values.dtype}")
-    if values.is_floating_point():
+    if values.dtype not in (*INTEGERS, torch.bool):
         raise TypeError(f"{name} takes integers, got {values.dtype}")
     return values.to(dtype)
+
+
+def _tensor(values: Tensor, name: str) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(f"{name} takes a tensor, got {values!r:.99}") from error
 
 
 def _place(ids: Tensor) -> Tensor:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
 Rule = Callable[..., Tensor]
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class Mask:
@@ -30,6 +32,8 @@ class Mask:
     """
 
     def __init__(self, rule: Rule, name: str, *rows: Tensor, tokens: int = 0) -> None:
+        if wrong := [type(r).__name__ for r in rows if not isinstance(r, Tensor) or not r.dim()]:
+            raise TypeError(f"{name}: rows are tensors of shape (B, ...), got {wrong[0]}")
         sizes = sorted({len(tensor) for tensor in rows})
         if len(sizes) > 1:
             raise ValueError(f"{name}: joined masks have different batch sizes {sizes}")
@@ -70,8 +74,12 @@ class Mask:
     def check_batch(self, batch: int | None) -> int:
         """The batch this mask is evaluated for: ``batch``, its own, or 1.
 
-        Raises `ValueError` where it was made for another.
+        Raises `ValueError` where it was made for another, and for a batch below 1.
         """
+        if batch is not None:
+            whole("a batch", batch)
+            if batch < 1:
+                raise ValueError(f"a batch has at least 1 row, got {batch}")
         if batch is not None and self.batch not in (None, batch):
             raise ValueError(f"{self} was made for a batch of {self.batch} rows, not {batch}")
         return batch or self.batch or 1
@@ -120,7 +128,8 @@ def dense(
     is the mask's own if not given, else 1.
 
     Raises `ValueError` for a batch that is not the mask's own, for an index outside the tensors
-    that the mask was made from, and for rows too short for it. Nothing is broadcast silently.
+    that the mask was made from, for rows too short for it, and for an answer of another shape;
+    `TypeError` for one that is not bool. Nothing is broadcast silently.
 
     >>> from mylib.masks import causal
     >>> dense(causal, 3)[0, 0].int().tolist()
@@ -128,6 +137,9 @@ def dense(
     """
     mask = as_mask(mask)
     batch = mask.check_batch(batch)
+    whole("a number of heads", heads)
+    if heads < 1:
+        raise ValueError(f"a number of heads is 1 or more, got {heads}")
     device = mask.rows[0].device if mask.rows else None
     query = _indices(queries, device)
     key = query if keys is None else _indices(keys, query.device)
@@ -137,25 +149,41 @@ def dense(
     h = torch.arange(heads, device=query.device)[None, :, None, None]
     try:
         visible = mask(b, h, query[None, None, :, None], key[None, None, None, :])
-    except IndexError as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (IndexError, RuntimeError) as error:  # torch's words for shapes that do not fit
         raise ValueError(
             f"{mask} was made from tensors {[tuple(tensor.shape) for tensor in mask.rows]} and "
-            f"cannot answer for {len(query)} queries and {len(key)} keys"
+            f"cannot answer for {len(query)} queries and {len(key)} keys: {error}"
         ) from error
     found = visible.dtype if isinstance(visible, Tensor) else type(visible).__name__
     if found != torch.bool:
         raise TypeError(f"{mask} answers with {found}; a mask answers with a bool tensor")
-    return visible.expand(batch, heads, len(query), len(key))
+    shape = (batch, heads, len(query), len(key))
+    if visible.dim() > 4 or any(
+        found not in (1, wanted)
+        for found, wanted in zip(visible.shape[::-1], shape[::-1], strict=False)
+    ):
+        raise ValueError(f"{mask} answers with the shape {tuple(visible.shape)}, expected {shape}")
+    return visible.expand(shape)
+
+
+def whole(what: str, *values: int) -> None:
+    """Raise `TypeError` for a value that is no whole number."""
+    for value in values:
+        if not isinstance(value, Integral):
+            raise TypeError(f"{what} is a whole number, got {value!r:.99}")
 
 
 def _indices(tokens: int | Tensor, device: torch.device | None) -> Tensor:
     if isinstance(tokens, Tensor):
-        if tokens.dim() != 1 or tokens.is_floating_point() or (tokens < 0).any():
+        if tokens.dim() != 1 or tokens.dtype not in INTEGERS or (tokens < 0).any():
             raise ValueError(
                 "indices are a 1-D tensor of integers, 0 or more; got "
                 f"{tokens.dtype} {tuple(tokens.shape)}: {tokens}"
             )
         return tokens if device is None else tokens.to(device)
+    whole("a number of tokens", tokens)
     if tokens < 0:
         raise ValueError(f"a number of tokens is 0 or more, got {tokens}")
     return torch.arange(tokens, device=device)

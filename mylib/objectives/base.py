@@ -115,7 +115,7 @@ class Objective:
         """-log p of every answer, nats (N,). ``logits``: (N, V), or (B, T, V) of all outputs."""
         if logits.dim() == 3:
             logits = logits[batch.asked]
-        return F.cross_entropy(logits.float(), batch.targets, reduction="none")
+        return F.cross_entropy(in_full(logits), batch.targets, reduction="none")
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """The weighted **sum** of -log p over the asked outputs, nats; divide by a denominator."""
@@ -124,6 +124,11 @@ class Objective:
     def __repr__(self) -> str:
         settings = ", ".join(f"{key}={value!r}" for key, value in vars(self).items())
         return f"{type(self).__name__}({settings})"
+
+
+def in_full(logits: Tensor) -> Tensor:
+    """Logits as their losses are computed: float64 as it is, anything coarser in float32."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def within(mask: Mask, rows: Rows) -> Mask:

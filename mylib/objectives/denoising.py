@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -46,6 +47,9 @@ class Denoising(Objective):
     ) -> None:
         if rates not in ("total", "remaining"):
             raise ValueError(f"rates are of the 'total' or the 'remaining' tokens, not {rates!r}")
+        for name, value in (("keep_mask", keep_mask), ("mask_correct", mask_correct)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} multiplies a loss: a number, 0 or more, got {value}")
         self.keep_mask, self.mask_correct, self.rates = keep_mask, mask_correct, rates
         if mask_token != MASK:
             self.mask_token = mask_token

@@ -70,14 +70,14 @@ class AbsorbingDiffusion(Objective):
             hidden = rows.valid & (chance < times[:, None])
             weight = 1 / times
             # A batch asks something: where chance hides nothing at all, a word that weighs nothing.
-            if not hidden.any():
+            if rows.valid.any() and not hidden.any():
                 hidden.view(-1)[chance.masked_fill(~rows.valid, 2.0).argmin()] = True
                 weight = torch.zeros_like(times)
         else:
             # Times lie in (0, 1], so counts in 1..T, all equally likely.
             count = (times * size).ceil().clamp(min=1)
             rank = chance.masked_fill(~rows.valid, 2.0).argsort(1).argsort(1)
-            hidden = rank < count[:, None]
+            hidden = rows.valid & (rank < count[:, None])  # a row of pads alone hides nothing
             weight = size / count
         place = torch.arange(rows.tokens.shape[1]).expand_as(rows.tokens)
         answers = ask(rows, hidden, place)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..masks import Mask, bidirectional, padding
-from .base import Batch, Objective
+from .base import Batch, Objective, in_full
 from .rows import Rows
 
 
@@ -214,8 +214,9 @@ class Answering(_Labels):
     def nll(self, logits: Tensor, batch: Batch) -> Tensor:
         """-log p(start) - log p(end), nats (N,): at the tokens where the answer begins or ends."""
         logits = logits[batch.asked] if logits.dim() == 3 else logits
-        spread = logits.new_full((*batch.asked.shape, 2), -torch.inf, dtype=torch.float32)
-        spread[batch.asked] = logits.float()
+        logits = in_full(logits)
+        spread = logits.new_full((*batch.asked.shape, 2), -torch.inf)
+        spread[batch.asked] = logits
         log_p = (spread - spread.logsumexp(1, keepdim=True))[batch.asked]
         begins, ends = (batch.targets & bit > 0 for bit in (BEGINS, ENDS))
         return -(log_p[:, 0].where(begins, 0.0) + log_p[:, 1].where(ends, 0.0))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..masks.mask import INTEGERS
 from ..tokenizer import PAD
 
 
@@ -16,6 +18,9 @@ class Rows:
 
     ``tokens``; ``document``: the number of the document within its row, -1 = pad; ``position``:
     the token's place in its document.
+
+    Raises `TypeError` for what is no int tensor, and `ValueError` for shapes that differ and
+    documents outside -1..T-1.
     """
 
     tokens: Tensor
@@ -23,9 +28,16 @@ class Rows:
     position: Tensor
 
     def __post_init__(self) -> None:
+        for name, tensor in vars(self).items():
+            _check_ids(name, tensor)
         shapes = {tuple(t.shape) for t in (self.tokens, self.document, self.position)}
         if len(shapes) > 1 or self.tokens.dim() != 2:
             raise ValueError(f"tokens, document and position are (B, T) alike, got {shapes}")
+        if self.document.device.type == "cpu" and self.document.numel():  # no wait for a GPU
+            low, high = int(self.document.min()), int(self.document.max())
+            if low < -1 or high >= self.document.shape[1]:
+                last = self.document.shape[1] - 1
+                raise ValueError(f"documents are numbered -1..{last}, found {low}..{high}")
 
     @classmethod
     def padded(cls, texts: list[Tensor], length: int | None = None) -> Rows:
@@ -34,7 +46,7 @@ class Rows:
         >>> Rows.padded([torch.tensor([7, 8, 9]), torch.tensor([6])]).document.tolist()
         [[0, 0, 0], [0, -1, -1]]
         """
-        _no_empty(texts)
+        texts = _checked(texts)
         length = max(map(len, texts)) if length is None else length
         return cls._of([[text] for text in texts], length)
 
@@ -45,7 +57,7 @@ class Rows:
         >>> Rows.packed([torch.tensor([6]), torch.tensor([7, 8, 9])], length=5).tokens.tolist()
         [[7, 8, 9, 6, 0]]
         """
-        _no_empty(texts)
+        texts = _checked(texts)
         rows: list[list[Tensor]] = []
         room: list[int] = []
         for text in sorted(texts, key=len, reverse=True):
@@ -72,7 +84,7 @@ class Rows:
         owner = torch.arange(len(rows)).repeat_interleave(counts).repeat_interleave(sizes)
         inside = torch.arange(int(sizes.sum())) - first.repeat_interleave(sizes)
         place = owner, (first - row_first).repeat_interleave(sizes) + inside
-        tokens[place] = torch.cat([text for row in rows for text in row])
+        tokens[place] = torch.cat([text.long() for row in rows for text in row])
         document[place], position[place] = number.repeat_interleave(sizes), inside
         return cls(tokens, document, position)
 
@@ -106,8 +118,21 @@ class Rows:
         return Rows(self.tokens.to(device), self.document.to(device), self.position.to(device))
 
 
-def _no_empty(texts: list[Tensor]) -> None:
+def _check_ids(name: str, ids: Tensor) -> None:
+    kind = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+    if kind not in INTEGERS:
+        raise TypeError(f"{name} is an int tensor, got {kind}")
+
+
+def _checked(texts: Iterable[Tensor]) -> list[Tensor]:
+    """The texts as a list: 1-D int tensors, and none of them empty."""
+    texts = list(texts)
+    for i, text in enumerate(texts):
+        _check_ids(f"document {i}", text)
+        if text.dim() != 1:
+            raise ValueError(f"document {i} is (T,), got {tuple(text.shape)}")
     if not texts:
         raise ValueError("no documents")
     if empty := [i for i, text in enumerate(texts) if len(text) == 0]:
         raise ValueError(f"empty documents: number {', '.join(map(str, empty[:5]))}")
+    return texts

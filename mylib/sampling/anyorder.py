@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..masks import Mask, as_mask, bidirectional
+from ..masks.mask import INTEGERS
 from ..model import GPT
 from ..probes import eval_mode
 from ..tokenizer import MASK
@@ -223,14 +224,21 @@ def _reader(
 
 
 def _check(canvas, order, budget, block, max_passes, leave, forbid_mask, mask_token) -> None:
-    if canvas.dim() != 2 or canvas.is_floating_point():
+    if not isinstance(canvas, Tensor):
+        raise TypeError(f"a canvas is an int tensor (B, T), got {type(canvas).__name__}")
+    if canvas.dim() != 2 or canvas.dtype not in INTEGERS:
         raise ValueError(f"a canvas is int (B, T), got {canvas.dtype} {tuple(canvas.shape)}")
     if not (canvas == mask_token).any():
         raise ValueError("nothing to write: the canvas has no [MASK]")
     if not callable(order) and order not in SCORES:
         raise ValueError(f"order is one of {ORDERS}, got {order!r}")
+    if not callable(budget) and not isinstance(budget, int):
+        raise TypeError(f"a budget is a number of words or a callable, got {budget!r}")
     if isinstance(budget, int) and budget < 1:
         raise ValueError(f"the budget is at least 1 word per pass, got {budget}")
+    for name, value in (("block", block), ("max_passes", max_passes)):
+        if not isinstance(value, int | None):
+            raise TypeError(f"{name} is a whole number, got {value!r}")
     if block is not None and block < 1:
         raise ValueError(f"a block has at least 1 token, got {block}")
     if max_passes is not None and max_passes < 1:

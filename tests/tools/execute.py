@@ -2,10 +2,10 @@
 
     python tests/tools/execute.py [notebook ...]      (default: all of notebooks/)
 
-A notebook whose cell fails keeps its old text. A second run changes nothing.
+A notebook whose cell fails keeps its old text, and so does one whose run is killed. A second run
+changes nothing.
 """
 
-import os
 import subprocess
 import sys
 import time
@@ -16,6 +16,8 @@ import notebook_env
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from notebook_guard import WIDGET
+
+from mylib.files import replacing, sweep
 
 CELL_NOISE = ("execution", "ExecuteTime", "collapsed", "scrolled", "trusted")
 NOTEBOOK_KEYS = ("mylib", "title", "authors")  # our own metadata; the rest is written here
@@ -37,6 +39,7 @@ def main(arguments: list[str]) -> int:
 
 def execute(path: Path) -> int:
     """Run one notebook and write it back if anything changed; 1 if a cell fails."""
+    sweep(path)  # parts of a run that was killed while it wrote
     before = path.read_text(encoding="utf-8")
     notebook = nbformat.reads(before, as_version=4)
     start = time.perf_counter()
@@ -48,9 +51,8 @@ def execute(path: Path) -> int:
     tidy(notebook)
     after = nbformat.writes(notebook) + "\n"
     if after != before:
-        aside = path.with_name(path.name + ".part")
-        aside.write_text(after, encoding="utf-8")
-        os.replace(aside, path)
+        with replacing(path) as aside:
+            aside.write_text(after, encoding="utf-8")
     change = "unchanged" if after == before else "written"
     print(f"{path.name}: {change}, {time.perf_counter() - start:.1f} s", flush=True)
     return 0
