@@ -9,7 +9,7 @@ PEERS := $(VENV)/.peers
 BINDERY := $(VENV)/.bindery
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-browser notebooks book bench lint clean
+.PHONY: help setup lab test test-browser test-offline notebooks book bench lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ notebooks: $(READY)  ## run the notebooks and store their outputs (NB=notebooks/
 $(BINDERY): $(READY)
 	$(PY) -m pip install --disable-pip-version-check --quiet --editable '.[book]'
 	@touch $@
+
+test-offline: $(READY)  ## run all tests where there is no network but loopback (Linux)
+	@PYTHON=$(PY) sh tests/tools/offline_run.sh $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # Two runs: whoever builds has no warnings, and whoever reads misses nothing.
 book: $(BINDERY)  ## build the course as a static site in build/book, and check it

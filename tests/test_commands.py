@@ -341,7 +341,7 @@ def test_both_ways_read_what_they_say(untrained):
         with torch.no_grad():
             log_p = model(ids[None, :-1])[0].log_softmax(-1)
         wanted = -log_p.gather(-1, answers[:, None]).sum()
-        torch.testing.assert_close(found[66], wanted, rtol=1e-4, atol=0)
+        torch.testing.assert_close(found[66], wanted.double(), rtol=1e-4, atol=0)
 
 
 def test_pretrain_no_steps_is_not_all_steps(tmp_path, capsys):

@@ -632,7 +632,7 @@ def test_an_edited_weight_changes_the_entropy_by_the_chain_rule():
 
 
 def grammar_of(raw):
-    with mock.patch("mylib.grammar.tomllib.loads", lambda text: raw):
+    with mock.patch.object(tomllib, "loads", lambda text: raw):
         return load_grammar(__file__)
 
 
