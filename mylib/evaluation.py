@@ -40,9 +40,8 @@ def evaluate(
     """
     # A long document's nats lie thousands of times above a word's: float32 would lose their ends.
     total = torch.zeros(len(documents), dtype=torch.float64)
-    for start, _, each in asked_passes(model, objective, documents, generator, batch, row):
-        nll = answer_nll(model, objective, each) * each.weights
-        total.index_add_(0, start + each.asked.nonzero()[:, 0], nll.double())
+    for _, document, nats in paid(model, objective, documents, generator, batch, row):
+        total.index_add_(0, document, nats)
     return total
 
 
@@ -51,12 +50,26 @@ def evaluate_passes(
 ) -> list[Tensor]:
     """`evaluate` for each pass of an objective by itself: one tensor (documents,) a pass."""
     found: list[Tensor] = []
-    for start, number, each in asked_passes(model, objective, documents, None, batch, None):
+    for number, document, nats in paid(model, objective, documents, None, batch, None):
         if number == len(found):
             found.append(torch.zeros(len(documents), dtype=torch.float64))
-        nll = answer_nll(model, objective, each) * each.weights
-        found[number].index_add_(0, start + each.asked.nonzero()[:, 0], nll.double())
+        found[number].index_add_(0, document, nats)
     return found
+
+
+def paid(
+    model: Model,
+    objective: Objective,
+    documents: Sequence,
+    generator: torch.Generator | None = None,
+    batch: int = 64,
+    row: int | None = None,
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Of every pass over some of the documents: its number among the objective's passes, the
+    document of each answer, int (N,), and what it cost, weighted, nats, float64 (N,)."""
+    for start, number, each in asked_passes(model, objective, documents, generator, batch, row):
+        nll = answer_nll(model, objective, each) * each.weights
+        yield number, start + each.asked.nonzero()[:, 0], nll.double()
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..evaluation import Model, answer_nll, asked_passes
+from ..evaluation import Model, paid
 from ..objectives import (
     AbsorbingDiffusion,
     ForwardBackward,
@@ -29,13 +29,12 @@ def judge(model: Model, objective: Objective, material: Material, row: int) -> l
     """One `Judged` for each pass of the objective; the noise is the same at every call."""
     nats: list[float] = []
     answers: list[int] = []
-    for _, number, batch in asked_passes(model, objective, material.judged, batch=ROWS, row=row):
+    for number, _, each in paid(model, objective, material.judged, batch=ROWS, row=row):
         if number == len(nats):
             nats.append(0.0)
             answers.append(0)
-        nll = answer_nll(model, objective, batch) * batch.weights
-        nats[number] += float(nll.double().sum())
-        answers[number] += len(batch.targets)
+        nats[number] += float(each.sum())
+        answers[number] += len(each)
     return [Judged(*both) for both in zip(nats, answers, strict=True)]
 
 
