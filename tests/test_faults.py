@@ -141,6 +141,27 @@ def test_two_scripts_fill_one_table(tmp_path, capsys):
     assert {row["n"] for row in table(tmp_path).rows} == {"1", "2", "3"}
 
 
+@posix
+def test_a_table_is_begun_and_grows_by_one_process_at_a_time(tmp_path, monkeypatch, capsys):
+    """Else two scripts that begin together would each write a header."""
+    import fcntl
+
+    append, held = Table._append, []
+
+    def look(self, values):
+        lock = os.open(tmp_path, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(lock)
+        held.append(list(values))
+        append(self, held[-1])
+
+    monkeypatch.setattr(Table, "_append", look)
+    table(tmp_path).add(n=1, text="one")
+    table(tmp_path).add(n=1, text="again")  # the second script finds the header and the row
+    assert held == [["n", "text"], ["1", "one"]]
+
+
 def test_half_a_row_is_measured_again(tmp_path, capsys):
     table(tmp_path).add(n=1, text="one")
     path = tmp_path / "table.csv"
@@ -210,6 +231,7 @@ def test_the_table_of_what_was_run_by_hand():
     killed = {row["writer"] for row in rows if row["fault"] == "killed"}
     assert {"fit (packed)", "fit (dropout)", "download", "make notebooks"} <= killed
     for row in rows:
-        assert int(row["rounds"]) > 1, row
+        # A fault that hardly ever strikes shows nothing.
+        assert int(row["rounds"]) >= int(row["met"]) >= max(2, int(row["rounds"]) // 5), row
         zeros = ("lost", "half_written", "left_behind", "wordless")
         assert [row[name] for name in zeros] == ["0"] * 4, row

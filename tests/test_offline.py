@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 
+import notebook_env
 import pytest
 from jupyter_client.manager import start_new_kernel
 
@@ -90,6 +91,30 @@ def test_in_a_jupyter_kernel(kernel, where):
 def test_the_callers_cache_is_kept_for_tests_on_real_files():
     assert "MYLIB_TEST_CACHE" in os.environ
     assert os.environ["MYLIB_TEST_CACHE"] != os.environ["MYLIB_CACHE"]
+
+
+MESS = """
+import os, signal, subprocess, sys, tempfile
+import notebook_env
+notebook_env.enter()
+tempfile.mkstemp()
+if len(sys.argv) > 1:  # as pytest-xdist ends its processes and nbval its kernels
+    os.kill(os.getpid(), signal.SIGKILL)
+subprocess.run([sys.executable, __file__, "child"])
+print(os.environ.get("PYTEST_DEBUG_TEMPROOT"))
+"""
+
+
+def test_nothing_temporary_is_left_by_a_run_nor_by_what_it_started(tmp_path):
+    script, temporary = tmp_path / "mess.py", tmp_path / "temporary"
+    script.write_text(MESS)
+    temporary.mkdir()
+    env = os.environ | {"TMPDIR": str(temporary)}
+    env["PYTHONPATH"] = os.pathsep.join([str(notebook_env.ROOT / "tests/tools"), env["PYTHONPATH"]])
+    env.pop("PYTEST_DEBUG_TEMPROOT", None)
+    out = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True)
+    assert out.stdout.strip() == str(temporary), out.stderr  # what pytest keeps, it keeps outside
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_refusal_says_why():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from promises import FLOOR, kept
 
 from mylib.commands.measures import (
     flag_counts,
@@ -26,6 +27,15 @@ from mylib.train import evaluate
 
 
 @pytest.mark.parametrize("name", RECIPES)
+def test_every_promise_is_kept_by_what_was_measured(name):
+    """The bounds are those that a checkpoint trained anew is judged by, too."""
+    facts = json.loads(data_path(f"checkpoints/{name}.json").read_text())
+    if name != "mlm":  # its floor is that of a hidden word
+        assert facts.get("floor", FLOOR) == FLOOR
+    assert kept(facts, name) and all(kept(facts, name).values()), kept(facts, name)
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_checkpoint_belongs_to_its_grammar_and_tokens(name):
     path = data_path(f"checkpoints/{name}.safetensors")
     _, header = read_safetensors(path, FORMAT)
@@ -43,8 +53,6 @@ def test_data_is_small():
 def test_causal_model_meets_its_promise():
     """Excess at most 0.1 nats per document, at least 95 % of samples valid, on fresh documents."""
     facts = json.loads(data_path("checkpoints/causal.json").read_text())
-    assert facts["excess"] <= 0.1
-    assert facts["valid"] >= 0.95
     gazette, model = Gazette.load("sunday"), GPT.load(data_path("checkpoints/causal.safetensors"))
     again = measure_causal(model, gazette, n=1000)
     low, high = again["excess_interval"]
@@ -75,9 +83,7 @@ def test_prefix_model_meets_its_promise():
     low, high = again["excess_interval"]
     assert low <= facts["excess_interval"][1] and facts["excess_interval"][0] <= high
     assert low > 0, "below the floor: a leak"
-    assert facts["excess"] < 0.01
     for name in ("valid_story", "valid_headline"):
-        assert facts[name] >= 0.95
         assert abs(again[name] - facts[name]) < 0.05
 
 
@@ -91,9 +97,7 @@ def test_dual_model_meets_its_promise():
         stored = facts[f"{way}_excess_interval"]
         assert low <= stored[1] and stored[0] <= high, way
         assert low > 0, "below the floor: a leak"
-        assert facts[f"{way}_excess"] < 0.01 * facts["floor"]
-        valid = facts[f"valid_{way}"]
-        assert valid >= 0.95 and abs(again[f"valid_{way}"] - valid) < 0.05
+        assert abs(again[f"valid_{way}"] - facts[f"valid_{way}"]) < 0.05
 
 
 def test_mixed_model_does_what_its_file_says():
@@ -105,7 +109,6 @@ def test_mixed_model_does_what_its_file_says():
         stored = facts[f"{name}_excess_interval"]
         assert low <= stored[1] and stored[0] <= high, name
         assert low > 0, "below the floor: a leak"
-        assert facts[f"{name}_excess"] < 0.2
     assert again["spoiled_found"] > 0.97 and again["false_flags"] < 0.001
     # 60 pages: four standard errors of a share near two thirds.
     assert abs(again["valid_confidence"] - facts["valid_confidence"]) < 0.25
@@ -144,7 +147,7 @@ def test_proofreader_meets_its_promise():
         stored = facts[f"{name}_interval"]
         assert low <= stored[1] and stored[0] <= high, name
         assert stored[0] > 0.95 and again[name] > 0.95
-    assert facts["mask_at_mask"] < 1e-4 and again["mask_at_mask"] < 1e-4
+    assert again["mask_at_mask"] < 1e-4
     assert facts["valid_revised_interval"][0] > facts["valid_plain_interval"][1]
     for name in ("valid_plain", "valid_revised"):  # four standard errors of 60 pages
         assert abs(again[name] - facts[name]) < 0.25
@@ -158,7 +161,6 @@ def test_diffusion_model_meets_its_promise():
     """Its bound lies within five percent above the entropy; 95 % valid in order of confidence."""
     facts = json.loads(data_path("checkpoints/diffusion.json").read_text())
     assert facts["floor"] == round(Gazette.load("sunday").entropy, 4)
-    assert facts["gap"] <= 0.05 * facts["floor"] and facts["gap_interval"][0] > 0
     assert facts["gap_share"] == pytest.approx(facts["gap"] / facts["floor"], abs=1e-4)
     gazette = Gazette.load("sunday")
     model = GPT.load(data_path("checkpoints/diffusion.safetensors"))
@@ -166,7 +168,7 @@ def test_diffusion_model_meets_its_promise():
     low, high = again["gap_interval"]
     assert low <= facts["gap_interval"][1] and facts["gap_interval"][0] <= high
     assert 0 < high < 0.1 * facts["floor"]
-    assert facts["valid_confidence"] >= 0.95 and again["valid_confidence"] >= 0.9
+    assert again["valid_confidence"] >= 0.9
     assert abs(again["valid_random"] - facts["valid_random"]) < 0.25  # of 40 pages
     causal = GPT.load(data_path("checkpoints/causal.safetensors"))  # the measure can fail
     assert measure_diffusion(causal, gazette, n=64, samples=2)["gap_share"] > 1

@@ -1,9 +1,10 @@
 """Kill writers at random moments, fill their disks, write at once: python tests/faults/run.py
 
-Writes results.csv beside this file, a line for each fault and writer: the rounds, how often a file
-that was saved was lost or went back, how often half of one stood there, how often a part stayed
-behind after the next run, and how often the words did not name the file. ``--rounds`` for each
-writer (a tenth of them where a round takes seconds); ``--seed`` other moments.
+Writes results.csv beside this file, a line for each fault and writer: the rounds; in how many of
+them the fault met a writer at work (a kill can come too late, a full disk can have room enough);
+how often a file that was saved was lost or went back, how often half of one stood there, how often
+a part stayed behind after the next run, and how often the words did not name the file. ``--rounds``
+for each writer (a fifth of them where a round takes seconds); ``--seed`` other moments.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tools"), str(HERE.parent), str(ROO
 
 import notebook_env  # noqa: E402
 
-COLUMNS = ("fault", "writer", "rounds", "lost", "half_written", "left_behind", "wordless")
+COLUMNS = ("fault", "writer", "rounds", "met", "lost", "half_written", "left_behind", "wordless")
 
 
 def main() -> int:
@@ -53,7 +54,7 @@ def main() -> int:
         print(*row, sep=",", flush=True)
     if not options.disk:
         write(found, keep=bool(options.faults))
-    return int(any(count for row in found for count in row[3:]))
+    return int(any(count for row in found for count in row[4:]))
 
 
 def write(found: list[tuple], keep: bool) -> None:
@@ -113,6 +114,7 @@ def killed_writers(rounds: int, chance: random.Random) -> list[tuple]:
                 pid, out = in_child(work)
                 time.sleep(chance.uniform(0, 0.15))
                 os.kill(pid, 9)
+                counts["met"] += 1  # nobody writes ten thousand versions in that time
                 saved = max(n, said(pid, out))
                 n = judge(writer, folder, saved, saved + 1, counts)
                 n = 1 if n > 400 else n + 1  # not for ever larger
@@ -167,6 +169,7 @@ def killed_fit(rounds: int, chance: random.Random) -> list[tuple]:
                 counts["left_behind"] += sum(p.suffix == ".part" for p in folder.iterdir())
                 path.unlink()
                 (folder / f"{case}.safetensors").unlink()
+        counts["met"] = deaths
         found.append(row("killed", f"fit ({case})", deaths, counts))
     return found
 
@@ -211,6 +214,7 @@ def killed_download(rounds: int, chance: random.Random) -> list[tuple]:
             time.sleep(chance.uniform(0, 0.25))
             os.kill(pid, 9)
             said(pid, out)
+            counts["met"] += not path.exists()
             counts["half_written"] += path.exists() and path.read_bytes() != content
             fetch("x", progress=False)
             counts["lost"] += path.read_bytes() != content
@@ -240,6 +244,7 @@ def killed_notebooks(rounds: int, chance: random.Random) -> list[tuple]:
             time.sleep(seconds * chance.uniform(0.3, 1.05))
             os.kill(pid, 9)
             said(pid, out)
+            counts["met"] += path.read_text() == old
             counts["half_written"] += path.read_text() not in (old, new)
             assert execute.execute(path) == 0
             counts["lost"] += path.read_text() != new
@@ -269,6 +274,7 @@ def two_at_once(rounds: int, chance: random.Random) -> list[tuple]:
                         writer.write(folder, number)
                         os.write(into, b"%d\n" % number)
 
+                counts["met"] += 1
                 both = [in_child(work) for _ in range(2)]
                 last = [said(*one) for one in both]
                 ahead = name in ("checkpoint", "results table")  # these never go back
@@ -339,6 +345,7 @@ def refused(writer, folder: Path, refusing: Callable, number: int, counts: Count
         done = False
         print(f"{writer.name}: {error!r}", file=sys.stderr)
         counts["wordless"] += 1
+    counts["met"] += not done
     judge(writer, folder, 3 + done, 3 + done, counts)
     counts["left_behind"] += sum(path.name.endswith(".part") for path in folder.rglob("*"))
 

@@ -115,7 +115,8 @@ def save_row(folder: Path, n: int) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         grown = table(folder)
         for row in range(1, n + 1):
-            grown.add(n=row, text="words, and more of them " * 3)
+            # Every fourth row is longer than a page of a disk, so that a full one can refuse it.
+            grown.add(n=row, text="words, and more of them " * (3 if row % 4 else 250))
 
 
 def row_version(folder: Path) -> int:

@@ -33,8 +33,14 @@ def enter() -> Path:
 
     The caller's MYLIB_CACHE is kept as MYLIB_TEST_CACHE, for unit tests on real files.
     """
+    # pytest's `tmp_path` stays where pytest keeps it: someone may want to see what a test made.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    # All other temporary files go with the scratch folder. Kernels and pytest-xdist's processes are
+    # killed and tidy up nothing; theirs lie in this process's folder, since they inherit TMPDIR.
     scratch = Path(tempfile.mkdtemp(prefix="one-mask-"))
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    (scratch / "tmp").mkdir()
+    os.environ["TMPDIR"] = tempfile.tempdir = str(scratch / "tmp")
 
     os.environ.setdefault("MYLIB_TEST_CACHE", os.environ.get("MYLIB_CACHE", ""))
     for name in FOLDERS:
