@@ -9,7 +9,7 @@ PEERS := $(VENV)/.peers
 BINDERY := $(VENV)/.bindery
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-browser test-offline notebooks book bench lint clean
+.PHONY: help setup lab test test-browser test-offline trust notebooks book bench lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,13 @@ $(BINDERY): $(READY)
 
 test-offline: $(READY)  ## run all tests where there is no network but loopback (Linux)
 	@PYTHON=$(PY) sh tests/tools/offline_run.sh $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# Each writes its table beside itself and stops make if a line of it is bad.
+trust: $(READY)  ## what is too slow for every day: small bugs, bad input, faults, no network (two hours)
+	$(PY) tests/mutants/run.py --jobs 2
+	$(PY) tests/fuzz/run.py
+	$(PY) tests/faults/run.py
+	$(MAKE) test-offline
 
 # Two runs: whoever builds has no warnings, and whoever reads misses nothing.
 book: $(BINDERY)  ## build the course as a static site in build/book, and check it

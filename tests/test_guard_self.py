@@ -44,7 +44,7 @@ def hidden(*parts):
 
 def exercise(number):
     name = f"exercise-{number}"
-    task = f"**Exercise {number}.** Five minutes.\n\n<details>A hint.</details>"
+    task = f"**Exercise {number}.** *5 minutes, easy*\n\n<details>A hint.</details>"
     check = code(f"{name}-check", "check(f)", raised("not yet"), tags=["check", "raises-exception"])
     solution = code(f"{name}-solution", "def g(): pass", tags=["solution", "hide-input"])
     solution["metadata"]["jupyter"] = {"source_hidden": True}
@@ -57,7 +57,8 @@ def number(notebook):
         cell["execution_count"] = count
 
 
-HEADER = "Reading time: 40 minutes. Running time: under 90 seconds on one core."
+SUM = "(three exercises: 15 more)"
+HEADER = f"Reading time: 40 minutes {SUM}. Running time: under 90 seconds on one core."
 WARM_UP = "<details><summary>Why?</summary>\n\nSo.\n\n</details>\n\n"
 OPENING = "By the end you will have shown that\n\n1. it holds;\n2. it fails.\n\n"
 OPENING += "*Warm up* (two minutes each):\n\n" + 3 * WARM_UP
@@ -182,10 +183,10 @@ MISTAKES = {
         "headings",
         put("curve-words", source="What you see: x\n\n### Deep\n\n## On"),
     ),
-    "no header": ("header", put("title", source=f"# Causal attention\n\n{OPENING}")),
+    "no header": ("header", replace("title", HEADER, SUM)),
     "no number": (
         "header",
-        put("title", source=f"# T\n\nReading time: 1. Running time: short.\n\n{OPENING}"),
+        replace("title", HEADER, f"Reading time: 1 {SUM}. Running time: short."),
     ),
     "another time": (
         "header",
@@ -212,7 +213,8 @@ MISTAKES = {
     "two exercises": ("exercises", drop("exercise-3", *exercise_cells(3))),
     "no check": ("exercises", drop("exercise-2-check")),
     "no hint": ("exercises", replace("exercise-2", "<details>A hint.</details>", "")),
-    "no minutes": ("exercises", replace("exercise-2", "Five minutes", "Easy")),
+    "no minutes": ("exercises", replace("exercise-2", "*5 minutes, easy*", "Easy.")),
+    "a wrong sum": ("exercises", replace("title", "15 more", "20 more")),
     "an untagged solution": ("exercises", mark("exercise-1-solution", tags=["hide-input", "side"])),
     "too long": ("length", many(32)),
     "three in a row": ("rhythm", append(code("a", "1"), code("b", "2"), code("c", "3"))),

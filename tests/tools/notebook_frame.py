@@ -59,11 +59,13 @@ def folded(notebook):
 
 
 def exercises(notebook):
-    """At least three, each with its task, stub, check and solution, in this order."""
+    """At least three, each with its task, stub, check and solution, in this order; the title says
+    the sum of their minutes."""
     names = [cell["id"] for cell in notebook["cells"]]
     numbers = sorted({m[1] for name in names if (m := re.match(r"exercise-(\d)-", name))})
     if len(numbers) < EXERCISES:
         yield f"{len(numbers)} exercises, wanted {EXERCISES}"
+    minutes = 0
     for number in numbers:
         cells = [c for c in notebook["cells"] if c["id"].startswith(f"exercise-{number}-")]
         parts = [(part, c) for c in cells for part in PARTS if c["id"].endswith(part)]
@@ -74,8 +76,12 @@ def exercises(notebook):
                 yield f"{cell['id']}: lacks a tag of {', '.join(sorted(PARTS[part]))}"
         before = prose({"cells": notebook["cells"][: names.index(parts[0][1]["id"])]})
         task = before[before.rfind("Exercise") :]
-        if not ("minutes" in task and "<details>" in task):
+        asked = re.search(r"\*(\d+) minutes", task)
+        if not (asked and "<details>" in task):
             yield f"exercise {number}: the task before it lacks its minutes, or a hint"
+        minutes += int(asked[1]) if asked else 0
+    if f"(three exercises: {minutes} more)" not in prose(notebook).partition("\n## ")[0]:
+        yield f"the title does not say that the three exercises take {minutes} minutes more"
 
 
 RULES = (frame, folded, exercises)
