@@ -199,6 +199,7 @@ MISTAKES = {
     "figure without words": ("figures", put("curve-words", source="## Exercise")),
     "figure at the end": ("figures", output("claims", FIGURE)),
     "empty alt": ("figures", mark("curve", mystnb={"image": {"alt": " "}})),
+    "another alt": ("figures", mark("curve", mystnb={"image": {"alt": "a curve."}})),
     "image without alt": ("figures", output("link", shown(text_html='<img src="data:x">'))),
     "nothing to stop at": ("frame", replace("summary", "*You can stop here*", "Go on")),
     "six lines": ("frame", replace("summary", "* five", "* five\n* six")),

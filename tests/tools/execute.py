@@ -15,6 +15,7 @@ import nbformat
 import notebook_env
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+from notebook_cells import caption
 from notebook_guard import WIDGET
 
 from mylib.files import replacing, sweep
@@ -90,10 +91,7 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
 
 def describe(cell: nbformat.NotebookNode, after: nbformat.NotebookNode | None) -> None:
     """The "What you see" sentence under a figure is its alt text too (read by the book)."""
-    _, found, words = (after.source if after is not None else "").partition("What you see:")
-    if found:
-        first_paragraph = words.strip("* ").split("\n\n")[0]
-        alt = " ".join(first_paragraph.replace("*", "").replace("`", "").split())
+    if alt := caption(after.source if after is not None else ""):
         cell.metadata.setdefault("mystnb", {}).setdefault("image", {})["alt"] = alt
 
 

@@ -32,3 +32,9 @@ def output_text(output):
     shown = [output.get("text", ""), output.get("evalue", ""), *output.get("traceback", [])]
     shown += [text for mime, text in output.get("data", {}).items() if mime.startswith("text/")]
     return ANSI.sub("", "\n".join(map(joined, shown)))
+
+
+def caption(text: str) -> str:
+    """What a figure's alt text has to be: its "What you see" paragraph as plain words, or ""."""
+    words = text.partition("What you see:")[2]
+    return " ".join(words.strip("* ").split("\n\n")[0].replace("*", "").replace("`", "").split())

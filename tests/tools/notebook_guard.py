@@ -14,7 +14,7 @@ import warnings
 import nbformat
 import notebook_frame
 from IPython.core.inputtransformer2 import TransformerManager
-from notebook_cells import code_cells, joined, output_text, source, tags
+from notebook_cells import caption, code_cells, joined, output_text, source, tags
 
 MAX_BYTES = 1_000_000
 MAX_SECONDS = 90
@@ -196,6 +196,8 @@ def figures(notebook):
         alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt")
         if images and alt is not None and not str(alt).strip():
             yield f"{cell['id']}: empty alt text"
+        elif images and alt is not None and alt != caption(source(after or {"source": ""})):
+            yield f"{cell['id']}: the alt text is not its words (`make notebooks` stores it)"
         for output in cell.get("outputs", []):
             html = joined(output.get("data", {}).get("text/html", ""))
             if re.search(r"<img\b(?![^>]*\balt=)", html):
