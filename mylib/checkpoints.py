@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .files import alone, read_safetensors, write_safetensors
 
-FORMAT = "mylib.fit 1"
+FORMAT = "mylib.fit 2"
 STATES = ({"momentum"}, {"step", "exp_avg", "exp_avg_sq"})  # of Muon and AdamW for a parameter
 
 

@@ -124,6 +124,10 @@ def test_top_p_by_hand():
     torch.testing.assert_close(log_p.exp(), torch.tensor([2 / 3, 1 / 3]).double()[tokens])
     # Of equals the first, and never more than are needed.
     assert (settled(torch.zeros(1, 8), top_p=0.5).exp()[0] > 0).tolist() == [True] * 4 + [False] * 4
+    for words in range(1, 10):  # whose sum is 0.30000000000000004, and the like
+        found = settled(torch.zeros(1, 10), top_p=words / 10).exp()[0]
+        assert (found > 0).tolist() == [True] * words + [False] * (10 - words)
+    assert (settled(torch.zeros(1, 8), top_p=1e-12).exp()[0] > 0).sum() == 1
     assert torch.equal(choose(logits, None, 0, top_p=0.1)[0], torch.tensor([0]))
 
 

@@ -50,6 +50,20 @@ def test_what_is_known_of_the_tags(press, raw):
             torch.testing.assert_close(b[word].exp(), wanted, **CLOSE)
 
 
+def test_the_reader_of_the_left_is_not_told_what_comes(gazette):
+    """Two texts that begin alike: their tags are known alike as far as they are alike."""
+    texts = sorted(gazette.sample(120, chance()), key=lambda text: text.tolist())
+    left = tag_log_probs(gazette, texts, "left")
+    told = 0
+    for one, other, a, b in zip(texts, texts[1:], left, left[1:], strict=False):
+        short = min(len(one), len(other))
+        alike = int((one[:short] == other[:short]).long().cumprod(0).sum()) - 1  # without <bos>
+        alike = min(alike, len(a), len(b))
+        torch.testing.assert_close(a[:alike], b[:alike], **CLOSE)
+        told += alike < len(a) and not torch.allclose(a[: alike + 1], b[: alike + 1])
+    assert told > 20  # the next word would have told something
+
+
 def test_with_the_whole_text_tags_are_certain(gazette):
     texts = gazette.sample(25, chance())
     documents = tagged_documents(gazette, texts)

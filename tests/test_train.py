@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,11 @@ from test_objectives import MaskedLM, documents
 from torch import nn
 
 from mylib import masks, train
+from mylib.checkpoints import FORMAT
+from mylib.distributed import _lent
 from mylib.gazette import Gazette
 from mylib.model import GPT, GPTConfig
-from mylib.objectives import NextToken, PreviousToken, Rows
+from mylib.objectives import AbsorbingDiffusion, NextToken, PreviousToken, Rows
 from mylib.train import draw, evaluate, fit, generator, schedule
 
 TEXTS = documents([9, 4, 7, 2, 5, 8, 6])
@@ -220,9 +222,49 @@ def test_a_source_is_asked_with_the_seed_and_step_alone():
     once, again, later = (draw(gazette, 3, 5, step) for step in (2, 2, 3))
     assert all(map(torch.equal, once, again))
     assert [d.tolist() for d in once] != [d.tolist() for d in later]
-    names = [("a", 0, 1), ("a", 1, 0), ("b", 0, 1), ("a", 0, 11), ("a", 11, 0), ("a", 1, 1)]
-    seeds = {generator(seed, step, name).initial_seed() for name, seed, step in names}
-    assert len(seeds) == len(names)
+
+
+def test_every_name_has_a_stream_of_its_own():
+    """Not only a seed: torch's generator on the CPU heeds the low 32 bits of it alone."""
+    dropout = [f"dropout{key}" for key in product(range(3), range(3))]
+    purposes = ("documents", "noise", "epoch", *dropout)
+    seeds, steps = (*range(12), 20, 21, 110), (0, 1, 7, 10, 11, 99, 100, 123, 1234, 12_345, 22_345)
+    names = list(product(seeds, steps, purposes))
+    streams = {tuple(torch.rand(2, generator=generator(*name)).tolist()) for name in names}
+    assert len(streams) == len(names)
+
+
+def test_two_seeds_share_no_document_and_no_noise():
+    gazette, objective = Gazette.load(), AbsorbingDiffusion()
+    for step in (0, 99, 100, 250, 5000):
+        drawn = [draw(gazette, 4, seed, step) for seed in range(6)]
+        assert len({str([text.tolist() for text in texts]) for texts in drawn}) == 6
+        rows = Rows.padded(drawn[0])
+        noise = [objective.make(rows, generator(seed, step, "noise"))[0] for seed in range(6)]
+        assert len({str(batch.inputs.tolist()) for batch in noise}) == 6
+
+
+def test_slices_and_passes_draw_their_own_dropout():
+    def noise(*key):
+        with _lent(generator(0, 5, f"dropout{key}").initial_seed(), torch.device("cpu")):
+            return torch.nn.functional.dropout(torch.ones(64), 0.5, True)
+
+    drawn = [noise(number, piece) for number in range(2) for piece in range(3)]
+    assert len({tuple(one.tolist()) for one in drawn}) == 6
+
+
+def test_the_loss_of_a_float64_model_is_not_rounded():
+    losses = []
+    for slices in (1, 2):
+        _, history = trained(
+            AbsorbingDiffusion("each"),
+            model=fresh().double(),
+            steps=3,
+            batch=7,
+            accumulate=slices,
+        )
+        losses.append(history.loss)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
 
 
 # -- what is refused ---------------------------------------------------------------------------
@@ -339,7 +381,7 @@ def test_damaged_and_foreign_checkpoints_are_refused(half_done, tmp_path):
 
     tensors = safetensors.torch.load(half_done)
     fresh().save(tmp_path / "model.safetensors")
-    header = {"format": "mylib.fit 1"}
+    header = {"format": FORMAT}
     for name, content in {
         "cut": half_done[:-10],
         "text": b"not a checkpoint",

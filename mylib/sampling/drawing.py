@@ -50,7 +50,9 @@ def settled(
     if top_p is not None and top_p < 1:
         best, token = logits.log_softmax(-1).sort(dim=-1, descending=True, stable=True)
         before = best.exp().cumsum(-1) - best.exp()  # of the tokens that are more likely
-        logits = logits.masked_fill((before >= top_p).gather(-1, token.argsort(-1)), -torch.inf)
+        enough = before >= top_p - 1e-9  # sums are exact to rounding only
+        enough[:, 0] = False  # the likeliest stays, however little is asked for
+        logits = logits.masked_fill(enough.gather(-1, token.argsort(-1)), -torch.inf)
     return logits.log_softmax(-1)
 
 

@@ -27,6 +27,7 @@ from killed import ended
 import mylib.files
 from mylib import train
 from mylib.__main__ import main as command
+from mylib.checkpoints import FORMAT
 from mylib.files import read_safetensors
 from mylib.gazette import Gazette
 from mylib.objectives import AbsorbingDiffusion, ForwardBackward, MaskedLM, NextToken
@@ -179,7 +180,7 @@ def kill_all(folder, seconds):
     time.sleep(seconds * random.uniform(0.0, 0.4))
     for rank in range(WORLD):
         os.kill(int((folder / f"pid.{rank}").read_text()), signal.SIGKILL)
-    _, header = read_safetensors(path, "mylib.fit 1")
+    _, header = read_safetensors(path, FORMAT)
     (folder / "found").write_text(str(json.loads(header["run"])["step"]))
 
 
