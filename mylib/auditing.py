@@ -9,22 +9,24 @@ Source: ours; the cases are those of public bug reports, collected in side road 
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .cases import Case, cases, parameters, some_ids
 from .masks import Mask, Rule, as_mask, bidirectional, causal, dense, reach
 from .mixers import Mixer, run
 from .probes import (
     NotFinite,
+    _finite,
     call,
     embedding,
     evaluating,
     influence_strengths,
     prefix_invariance,
+    scale,
 )
 from .reports import Report
 
@@ -34,15 +36,6 @@ NAMED = {"causal": causal, "bidirectional": bidirectional}
 # above 1e-2 in all models tried (in float32). A coarse dtype gets `COARSE` of its steps instead.
 SAME = 1e-4
 COARSE = 8
-
-
-class Case(NamedTuple):
-    """One situation: which tokens of row 0 are real, the batch, and what goes in beside it."""
-
-    name: str
-    valid: Tensor
-    batch: Tensor
-    extra: dict[str, Tensor]
 
 
 def audit(
@@ -70,11 +63,26 @@ def audit(
     that of the mixers, and whatever the model raises.
     """
     name, masks = _expectation(expected)
-    ids = some_ids(model, length) if ids is None else ids
-    report = Report(name)
+    with torch.inference_mode(False):  # no gradient passes through what is made in it
+        ids = some_ids(model, length) if ids is None else ids.clone()
+        return _audit(Report(name), model, masks, ids, inputs)
+
+
+def _audit(
+    report: Report, model: Callable, masks: Mask | list[Mask], ids: Tensor, inputs: dict
+) -> Report:
+    if ids.dim() != 1 or len(ids) < 2:
+        raise ValueError(f"a text is ids (T,), two or more; got the shape {tuple(ids.shape)}")
+    _refuse_moods(model, ids, inputs)
+    takes = parameters(model)
+    hidden = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    if "attention_mask" not in takes and hidden:
+        report.notes.append(
+            "its **keywords do not say whether it takes an attention_mask: nothing was padded"
+        )
     alone: Tensor | None = None
     known: list[nn.Module] | None = None  # the mixers, once they were found
-    for case in _cases(model, ids, inputs):
+    for case in cases(model, ids, inputs):
         try:
             output, known = _measure(report, model, masks, case, inputs | case.extra, known)
         except NotFinite as error:
@@ -82,12 +90,20 @@ def audit(
             continue
         if case.name == "one row":
             alone = output[0]
+        else:
+            _neighbours_change_nothing(report, model, case, inputs, output)
         if not case.valid.all():
             _pads_change_nothing(report, model, case, inputs, output)
         elif alone is not None and _differ(output[0], alone):
             report.problems.append(f"{case.name}: the row has other outputs than alone")
     if not report.cases:
         raise NotFinite(report.problems[0])
+    if not known and isinstance(model, nn.Module) and isinstance(masks, Mask):
+        once = pattern(masks, len(ids))[0]
+        if (reach([once, once]) != once).any():
+            report.notes.append(
+                "no module that mixes tokens was found: the model counts as one layer"
+            )
     if _may_cut(masks, len(ids), inputs) and not report.leaks:
         cuts = {len(ids) // 2, len(ids) - 1}
         tolerance = _same(output.dtype)
@@ -98,6 +114,20 @@ def audit(
                 f"cut after token {t}: output {i} changes, so something tells the length"
             )
     return report
+
+
+def _refuse_moods(model: Callable, ids: Tensor, inputs: dict) -> None:
+    """Raise `ValueError` for a model that answers the same question in two ways."""
+    with evaluating(model), torch.no_grad():
+        try:
+            first, second = (call(model, ids[None], inputs)[0] for _ in range(2))
+        except NotFinite:
+            return  # told below, in its case
+    if _differ(first, second):
+        raise ValueError(
+            "the same ids give other outputs when asked again: chance that evaluation mode does "
+            "not switch off (F.dropout without training=), or a state kept between calls"
+        )
 
 
 def pattern(mask: Rule, time: int, batch: int | None = None, heads: int | None = None) -> Tensor:
@@ -111,21 +141,8 @@ def pattern(mask: Rule, time: int, batch: int | None = None, heads: int | None =
     return visible.any(1)
 
 
-def some_ids(model: Callable, length: int) -> Tensor:
-    """``length`` different token ids, the pad left out: int (T,), on the model's device."""
-    config = getattr(model, "config", None)
-    pad = getattr(config, "pad_token_id", None)
-    ids = [n for n in range(1, length + 2) if n != pad][:length]
-    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    return torch.tensor(ids, device=None if first is None else first.device)
-
-
-def positions(attention_mask: Tensor) -> Tensor:
-    """Positions (B, T) counted from the first real token of each row; 0 at pads before it."""
-    return (attention_mask.long().cumsum(1) - 1).clamp(min=0)
-
-
-def _expectation(expected: str | Rule | Sequence[Rule]) -> tuple[str, list[Mask]]:
+def _expectation(expected: str | Rule | Sequence[Rule]) -> tuple[str, Mask | list[Mask]]:
+    """Its name, and the mask of all mixers or a list of one for each."""
     if isinstance(expected, str):
         if expected not in NAMED:
             raise ValueError(f"expected is 'causal', 'bidirectional' or a mask, not {expected!r}")
@@ -136,38 +153,13 @@ def _expectation(expected: str | Rule | Sequence[Rule]) -> tuple[str, list[Mask]
             raise ValueError("expected is a list of masks, one for each mixer; it is empty")
         return ", ".join(dict.fromkeys(mask.name for mask in masks)), masks
     mask = as_mask(expected)
-    return mask.name, [mask]
-
-
-def _cases(model: Callable, ids: Tensor, inputs: dict) -> Iterator[Case]:
-    time = len(ids)
-    every = torch.ones(time, dtype=torch.bool)
-    yield Case("one row", every, ids[None], {})
-    takes = inspect.signature(getattr(model, "forward", model)).parameters
-    if "attention_mask" not in takes or "attention_mask" in inputs:
-        return
-    pads = max(1, time // 3)
-    for name in ("no padding", "right padding", "left padding"):
-        valid = every.clone()
-        if name == "right padding":
-            valid[-pads:] = False
-        elif name == "left padding":
-            valid[:pads] = False
-        # Beside the row a full neighbour and, where there are pads, the row with other pads.
-        rows, marks = [ids, ids.flip(0)], [valid, every]
-        if not valid.all():
-            rows, marks = [*rows, ids.where(valid.to(ids.device), ids.flip(0))], [*marks, valid]
-        attention = torch.stack(marks).long().to(ids.device)
-        extra = {"attention_mask": attention}
-        if name == "left padding" and "position_ids" in takes and "position_ids" not in inputs:
-            extra["position_ids"] = positions(attention)
-        yield Case(name, valid, torch.stack(rows), extra)
+    return mask.name, mask
 
 
 def _measure(
     report: Report,
     model: Callable,
-    masks: list[Mask],
+    masks: Mask | list[Mask],
     case: Case,
     inputs: dict,
     known: list[nn.Module] | None,
@@ -179,24 +171,34 @@ def _measure(
     else:
         output, found = call(model, case.batch, inputs), []
     known = [mixer.module for mixer in found]
-    if len(masks) > 1 and len(masks) != len(found):
+    layers = max(len(found), 1)
+    if isinstance(masks, list) and len(masks) != layers:
         raise ValueError(
             f"{case.name}: {len(masks)} masks are expected, but {len(found)} modules mix tokens"
         )
-    each = [pattern(mask, time)[0] for mask in masks]
-    each *= max(len(found), 1) if len(masks) == 1 else 1
+    each = [pattern(m, time)[0] for m in (masks if isinstance(masks, list) else [masks] * layers)]
     through = reach([layer & case.valid[None, :] for layer in each])
     # Mixers first: what a model keeps beside them (a mask at the door) is of this very batch.
     with evaluating(model):
-        layers = [
+        inside = [
             _layer(mixer, wanted & case.valid[None, :], case.valid)
             for mixer, wanted in zip(found, each, strict=False)
         ]
     # The third row is there for `_pads_change_nothing`; a gradient through it only costs time.
     two = inputs | {name: given[:2] for name, given in case.extra.items()}
-    whole = influence_strengths(model, case.batch[:2], probe=_probe(model, case, inputs), **two)
+    asked = _probe(model, case, inputs)
+    if len(case.batch) == 1 or embedding(model) is not None:
+        whole = influence_strengths(model, case.batch[:2], probe=asked, **two)
+    else:
+        whole = torch.zeros(time, time, dtype=torch.double)
+    own = {name: value for name, value in inputs.items() if name not in case.extra}
+    if len(case.batch) > 1 and len(case.batch[0].unique()) > 1 and not _of_one_batch(own):
+        # Substitution in the row's own padding: one row, and one for each token that is replaced.
+        many = {n: given[:1].expand(time + 1, -1) for n, given in case.extra.items()}
+        swapped = {"probe": "substitution"} | inputs | many
+        whole = whole.maximum(influence_strengths(model, case.batch[:1], **swapped))
     _compare(report, f"whole model, {case.name}", whole, through, case.valid)
-    for mixer, wanted, strengths in zip(found, each, layers, strict=False):
+    for mixer, wanted, strengths in zip(found, each, inside, strict=False):
         _compare(report, f"{mixer.name}, {case.name}", strengths, wanted, case.valid)
     return output, known
 
@@ -208,9 +210,10 @@ def _probe(model: Callable, case: Case, inputs: dict) -> str | None:
     return None if embedding(model) is None else "both"
 
 
-def _may_cut(masks: list[Mask], time: int, inputs: dict) -> bool:
+def _may_cut(masks: Mask | list[Mask], time: int, inputs: dict) -> bool:
     """Is nobody to see anything later? (Nobody here knows how to cut a tensor among the inputs.)"""
-    later = any(pattern(mask, time)[0].triu(1).any() for mask in masks)
+    each = masks if isinstance(masks, list) else [masks]
+    later = any(pattern(mask, time)[0].triu(1).any() for mask in each)
     return not later and not _of_one_batch(inputs)
 
 
@@ -266,15 +269,28 @@ def _pads_change_nothing(
     if _differ(bare, real):
         line = f"{case.name}: without its pads the row has other outputs"
         if case.name == "left padding":  # nobody sees the pads, but they move the positions
-            report.notes.append(f"{line} (its positions are counted through the pads)")
+            report.notes.append(f"{line} (perhaps its positions are counted through the pads)")
         else:
             report.problems.append(line)
 
 
+def _neighbours_change_nothing(
+    report: Report, model: Callable, case: Case, inputs: dict, output: Tensor
+) -> None:
+    """Another text in row 1 must leave row 0 as it is."""
+    other = case.batch.clone()
+    other[1] = other[1].roll(1)
+    other[1, -1] = other[1, 0]
+    with evaluating(model), torch.no_grad():
+        moved = call(model, other, inputs | case.extra)[0]
+    if _differ(moved[case.valid], output[0, case.valid]):
+        report.problems.append(f"{case.name}: another text beside it changes the row")
+
+
 def _differ(left: Tensor, right: Tensor) -> bool:
     same = _same(right.dtype)
-    left, right = left.double(), right.double()
-    return bool((left - right).abs().max() > same * right.abs().max())
+    left, right = (x.flatten(1).double() for x in _finite(left, right))
+    return bool(((left - right).abs() > same * scale(right)).any())
 
 
 def _same(dtype: torch.dtype) -> float:

@@ -96,12 +96,13 @@ def certificate(
     generator: torch.Generator | None = None,
     heads: int | None = None,
 ) -> Certificate:
-    """Check every pass that ``objective`` can make on ``rows`` in a network of ``layers`` layers.
+    """Check the passes that ``objective`` makes of ``rows`` in a network of ``layers`` layers.
 
-    The check is static and complete for what flows through attention: an answer that it calls
-    hidden cannot reach its question whatever the weights are. What positions or lengths tell is
-    outside it (`positions_tell` asks that, `prefix_invariance` measures it). ``heads`` is needed
-    only by a mask that differs from head to head.
+    They are those of one draw of ``generator`` (seed 0 if not given): where the draw decides who
+    may look at whom, ask again with others. The check is static and complete for what flows through
+    attention: an answer that it calls hidden cannot reach its question whatever the weights are.
+    What positions or lengths tell is outside it (`positions_tell` asks that, `prefix_invariance`
+    measures it). ``heads`` is needed only by a mask that differs from head to head.
 
     Raises `ValueError` if an output is asked whose query may look at nobody: it would answer from
     a vector of zeros.

@@ -21,6 +21,7 @@ from .probes import NotFinite, call, evaluating, gradients, strengths
 # Nothing to find here: these never look at another token.
 POINTWISE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.Dropout, nn.Identity)
 CACHES = ("past_key_values", "past_key_value", "layer_past", "cache", "cache_params", "state")
+FOREIGN = ("mask", "encoder", "key_value")
 
 
 @dataclass
@@ -45,10 +46,18 @@ class Mixer:
         args, kwargs = list(self.args), dict(self.kwargs)
         kwargs |= {name: None for name in CACHES if name in kwargs}
         holder, where = _hidden(args, kwargs, self.batch)
-        leaf = (holder[where].detach() * scale).requires_grad_(True)
+        first = holder[where]
+        leaf = (_rows_first(first, self.batch).detach() * scale).requires_grad_(True)
         with torch.enable_grad():
-            holder[where] = leaf.clone()  # it may be written into
-            output = _first(self.module(*args, **kwargs), self.batch)
+            copy = leaf.clone()  # it may be written into
+            if first.shape[:2] != self.batch:
+                copy = copy.transpose(0, 1)
+            for holder, where, value in _others(args, kwargs, first):
+                # The same states again (query, key and value), or others made of each token: these
+                # keep their numbers and lead back to the token all the same.
+                other = value.detach() * scale + (copy - copy.detach())
+                holder[where] = copy if value is first else other
+            output = _rows_first(_first(self.module(*args, **kwargs), self.batch), self.batch)
         if not torch.isfinite(output).all():
             raise NotFinite(f"the output of {self.name} holds NaN or infinite numbers")
         return leaf, output
@@ -76,7 +85,10 @@ def run(
         received = list(args), dict(kwargs)
         if place := _hidden(*received, batch):
             holder, where = place
-            holder[where] = holder[where].clone()  # some modules write into their input
+            given = holder[where]
+            copy = given.clone()  # some modules write into their input
+            for holder, where, value in _others(*received, given):
+                holder[where] = copy if value is given else value.clone()
         waiting.append(received)
 
     def after(name: str) -> Callable:
@@ -177,6 +189,20 @@ def _hidden(args: list, kwargs: dict, batch: tuple[int, int]) -> tuple[Any, Any]
     )
 
 
+def _others(args: list, kwargs: dict, states: Tensor) -> list[tuple[Any, Any, Tensor]]:
+    """Every argument of the shape of the hidden states, they themselves among them; of another
+    text, which cross-attention reads, only where its name says nothing."""
+    places = [(args, n) for n in range(len(args))]
+    places += [(kwargs, name) for name in kwargs if not any(word in name for word in FOREIGN)]
+    return [
+        (holder, where, value)
+        for holder, where in places
+        if isinstance(value := holder[where], Tensor)
+        and value.is_floating_point()
+        and value.shape == states.shape
+    ]
+
+
 def _first(output: Any, batch: tuple[int, int]) -> Tensor | None:
     """The first (B, T, ...) of numbers in what a module returned."""
     values = output if isinstance(output, tuple | list) else (output,)
@@ -188,5 +214,10 @@ def _is_states(value: Any, batch: tuple[int, int]) -> bool:
         isinstance(value, Tensor)
         and value.is_floating_point()
         and value.dim() >= 3
-        and value.shape[:2] == batch
+        and value.shape[:2] in (batch, batch[::-1])
     )
+
+
+def _rows_first(states: Tensor, batch: tuple[int, int]) -> Tensor:
+    """(B, T, ...) of states that lie so, or as (T, B, ...): PyTorch's own layers do by default."""
+    return states if states.shape[:2] == batch else states.transpose(0, 1)

@@ -26,6 +26,7 @@ class NotFinite(ValueError):
 
 # Below this share of the largest output a change is rounding.
 ROUNDING = 1e-6
+AT_ONCE = 1 << 26  # numbers that a gradient may hold of the outputs
 Probe = Literal["gradient", "substitution", "both"]
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
@@ -125,30 +126,39 @@ def prefix_invariance(
                     raise
                 continue
             part, whole = _finite(part, full)
-            moved = (part - whole[kept]).abs().amax(-1)
-            changed[t, kept] = (moved > tolerance * whole.abs().max()).cpu()
+            moved = (part - whole[kept]).abs() > tolerance * scale(whole)
+            changed[t, kept] = moved.any(-1).cpu()
     return changed
 
 
 def _by_gradient(model: nn.Module, ids: Tensor, row: int, inputs: dict) -> Tensor:
     leaves: list[Tensor] = []
 
-    def leaf(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+    def leaf(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        if output.shape[:2] != ids.shape or (leaves and leaves[0].shape != output.shape):
+            return None
+        asked = args and args[0].shape == ids.shape and torch.equal(args[0], ids)
+        if not (asked or named):
+            return None  # positions, or types
         leaves.append(output.detach().requires_grad_(True))
         return leaves[-1].clone()  # some models write into their embeddings
 
     table = embedding(model)
     if table is None:
         raise ValueError("the gradient probe needs a token embedding; use probe='substitution'")
-    handle = table.register_forward_hook(leaf)
+    named = hasattr(model, "get_input_embeddings")
+    tables = [table] if named else [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    handles = [each.register_forward_hook(leaf) for each in tables]
     try:
         with torch.enable_grad():
             output = call(model, ids, inputs)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     if not leaves:
         raise ValueError("the model did not use its token embedding for these ids")
-    return strengths(leaves[0], *_finite(output), row)
+    found = [strengths(each, *_finite(output), row) for each in leaves]
+    return torch.stack(found).amax(0)
 
 
 def strengths(
@@ -166,22 +176,27 @@ def strengths(
     if not aims.requires_grad:
         return torch.zeros(len(asked), leaf.shape[1], dtype=torch.double)
     found = []
-    for i, grad in zip(asked, gradients(aims, leaf), strict=True):
+    for i, grad in zip(asked, gradients(aims, leaf, output.numel()), strict=True):
         if not torch.isfinite(grad).all():
             raise NotFinite(f"the gradient of output {i} is NaN or infinite")
         found.append(grad[row].flatten(1).abs().amax(-1).double().cpu())
     return torch.stack(found)
 
 
-def gradients(aims: Tensor, leaf: Tensor) -> Sequence[Tensor]:
+def gradients(aims: Tensor, leaf: Tensor, size: int = 0) -> Sequence[Tensor]:
     """d aim / d leaf for every aim (N,), each of the shape of ``leaf``."""
-    how = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+    how = {"retain_graph": True, "allow_unused": True}
+    many = max(1, AT_ONCE // max(size, 1))  # each aim takes as much as the whole output
+    if len(aims) > many:
+        return [grad for part in aims.split(many) for grad in gradients(part, leaf, size)]
     try:
         # All at once: the weights are read once instead of N times.
         ones = torch.eye(len(aims), dtype=aims.dtype, device=aims.device)
-        return torch.autograd.grad(aims, leaf, ones, is_grads_batched=True, **how)[0]
+        found = torch.autograd.grad(aims, leaf, ones, is_grads_batched=True, **how)[0]
     except (RuntimeError, NotImplementedError):  # some backward passes cannot be batched
-        return [torch.autograd.grad(aim, leaf, **how)[0] for aim in aims]
+        found = [torch.autograd.grad(a, leaf, materialize_grads=True, **how)[0] for a in aims]
+    # Nothing leads there (materialize_grads would give zeros of one leaf, not of a batch of them).
+    return leaf.new_zeros(len(aims), *leaf.shape) if found is None else found
 
 
 def _by_substitution(model: Callable, ids: Tensor, row: int, inputs: dict) -> Tensor:
@@ -193,8 +208,23 @@ def _by_substitution(model: Callable, ids: Tensor, row: int, inputs: dict) -> Te
     batch = torch.cat([ids, swapped])  # row 0 untouched, row j + 1 with token j replaced
     with torch.no_grad():
         (output,) = _finite(call(model, batch, inputs).flatten(2).double())
-    moved = (output[1:] - output[:1]).abs().amax(-1).T.cpu()  # [i, j]
-    return moved.where(moved > ROUNDING * output.abs().max().cpu(), 0.0)
+    moved = (output[1:] - output[:1]).abs()
+    moved = moved.where(moved > ROUNDING * scale(output.flatten(0, 1)), 0.0)
+    return moved.amax(-1).T.cpu()  # [i, j]
+
+
+def scale(outputs: Tensor) -> Tensor:
+    """What a difference in each channel of ``outputs`` (N, K) is measured by: (K,).
+
+    A channel is as large as its largest number, and never smaller than what moves elsewhere: a
+    vocabulary that is closed by -1e9 must not make every difference small.
+    """
+    size, spread = outputs.abs().amax(0), outputs.amax(0) - outputs.amin(0)
+    moving = spread > 0
+    if not moving.any():
+        return size
+    floor = torch.maximum(spread.max(), size[moving].median()).clamp(max=size[moving].max())
+    return size.clamp(min=floor)
 
 
 def _different_tokens(model: Callable, ids: Tensor) -> Tensor:
@@ -254,7 +284,8 @@ def _norms(model: Callable) -> list[nn.Module]:
 @contextmanager
 def evaluating(model: Callable) -> Iterator[None]:
     """Evaluation mode with gradients on, and every module back in its own mode afterwards."""
-    with eval_mode(model), torch.enable_grad():  # the caller may have switched them off
+    # The caller may have switched gradients off, in either of two ways.
+    with eval_mode(model), torch.inference_mode(False), torch.enable_grad():
         yield
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from mylib import masks, train
 from mylib.checkpoints import FORMAT
-from mylib.distributed import _lent
+from mylib.distributed import Asked, _dropout
 from mylib.gazette import Gazette
 from mylib.model import GPT, GPTConfig
 from mylib.objectives import AbsorbingDiffusion, NextToken, PreviousToken, Rows
@@ -245,12 +245,14 @@ def test_two_seeds_share_no_document_and_no_noise():
 
 
 def test_slices_and_passes_draw_their_own_dropout():
+    net = Asked(fresh(dropout=0.5))
+
     def noise(*key):
-        with _lent(generator(0, 5, f"dropout{key}").initial_seed(), torch.device("cpu")):
+        with _dropout(net, torch.device("cpu"), key):
             return torch.nn.functional.dropout(torch.ones(64), 0.5, True)
 
-    drawn = [noise(number, piece) for number in range(2) for piece in range(3)]
-    assert len({tuple(one.tolist()) for one in drawn}) == 6
+    keys = list(product((0, 1), (5, 6), range(2), range(3)))  # seed, step, pass, slice
+    assert len({tuple(noise(*key).tolist()) for key in keys}) == len(keys)
 
 
 def test_the_loss_of_a_float64_model_is_not_rounded():

@@ -59,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
         print(report)
         for problem in report.problems[1:]:
             print(f"  also: {problem}")
+        for note in report.notes:
+            print(f"  note: {note}")
         if report.first:
             print(f"\n{report.drawing()}")
     return 0 if report.ok else 1
@@ -80,11 +82,16 @@ def load(
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    model = AutoModel.from_pretrained(
+    model, told = AutoModel.from_pretrained(
         path,
+        output_loading_info=True,
         local_files_only=True,
         trust_remote_code=False,
         dtype=torch.float32,
         attn_implementation=backend,
     )
+    lost = [*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])]
+    lost = [key for key in lost if "pooler" not in key]
+    if lost:  # transformers draws them at random and goes on
+        raise ValueError(f"{len(lost)} weights are not in the folder, the first: {sorted(lost)[0]}")
     return model.eval(), {}

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..auditing import audit, some_ids
+from ..auditing import audit
+from ..cases import some_ids
 from ..masks import Mask, bidirectional, causal, dense, sliding_window
 from ..mixers import layer_influence
 from ..probes import NotFinite, call, evaluating

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..auditing import positions
+from ..cases import positions
 from .opening import Window, make_bidirectional, require_transformers
 
 
