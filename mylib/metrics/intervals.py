@@ -34,8 +34,7 @@ class Interval(NamedTuple):
 def bootstrap(values: Tensor, draws: int = 2000, seed: int = 0) -> Interval:
     """Mean of independent values (N,) and the 2.5 % and 97.5 % quantiles of resampled means.
 
-    Of few values it is narrow: of three normal ones it holds the true mean three times in four, of
-    twenty nine times in ten.
+    Of few values it is narrow: of three normal ones it holds the true mean three times in four.
 
     Source: Efron, "Bootstrap Methods: Another Look at the Jackknife" (1979).
     """
