@@ -65,7 +65,8 @@ def fit(
     ...), which is read in a new order every epoch. ``row``: tokens of a packed row (by default the
     model's positions). The matrices of the blocks are trained by Muon, embeddings, norms, biases
     and heads by AdamW; the learning rate rises over the first ``warmup`` share of the steps and
-    falls along a cosine to zero (``data/results/optimiser.csv``). ``clip``: greatest gradient norm.
+    falls along a cosine to zero (a constant one costs four times the excess, a line about the
+    same: ``data/results/optimiser.csv``). ``clip``: greatest gradient norm.
     ``accumulate``: slices a process cuts its rows into when memory is short. ``precision``:
     Accelerate's ``mixed_precision`` ("no", "bf16", "fp16"), by default what the launcher says, else
     "no". ``compile``: torch.compile for the blocks of a `GPT` (`mylib.compiling`).
