@@ -54,17 +54,19 @@ def audit(
     shows only if the text is longer. ``inputs`` are passed on at every call.
 
     The whole model is asked by gradient and by substitution, each mixer by gradient and without a
-    cache, in evaluation mode. A model that is to see nothing later (causal, or less) must also give
-    the same outputs for a text that is cut.
+    cache, in evaluation mode. What another row says, and what pads hold, must change nothing. A
+    model that is to see nothing later (causal, or less) must also give the same outputs for a text
+    that is cut.
 
     The report names the first wrong pair in words; `Report.drawing` shows it.
 
     Raises `ValueError` for an expectation that is none of these, for a number of masks that is not
-    that of the mixers, and whatever the model raises.
+    that of the mixers, for a text of fewer than two tokens, for a model that answers the same text
+    in two ways (chance, or a state that it keeps), and whatever the model raises.
     """
     name, masks = _expectation(expected)
     with torch.inference_mode(False):  # no gradient passes through what is made in it
-        ids = some_ids(model, length) if ids is None else ids.clone()
+        ids = some_ids(model, length) if ids is None else torch.as_tensor(ids).clone()
         return _audit(Report(name), model, masks, ids, inputs)
 
 

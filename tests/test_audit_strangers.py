@@ -170,6 +170,7 @@ def test_texts_that_show_nothing_are_refused():
     for ids in (torch.tensor([5]), torch.tensor([], dtype=torch.long), torch.ones(2, 4).long()):
         with pytest.raises(ValueError, match=r"a text is ids \(T,\), two or more"):
             audit(net, "causal", ids)
+    assert not audit(net, "causal", [5, 7, 9]).ok
     for length in (0, 1):
         with pytest.raises(ValueError, match=f"no text of {length} different tokens"):
             audit(net, "causal", length=length)
