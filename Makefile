@@ -64,7 +64,7 @@ test-offline: $(READY)  ## run all tests where there is no network but loopback 
 	@PYTHON=$(PY) sh tests/tools/offline_run.sh $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # Each writes its table beside itself and stops make if a line of it is bad.
-trust: $(READY)  ## what is too slow for every day: small bugs, bad input, faults, no network (two hours)
+trust: $(READY)  ## what is too slow for every day: small bugs, bad input, faults, no network (half an hour on two cores)
 	$(PY) tests/mutants/run.py --jobs 2
 	$(PY) tests/fuzz/run.py
 	$(PY) tests/faults/run.py

@@ -19,8 +19,8 @@ from mylib.model import FORMAT
 from mylib.objectives import NextToken
 from mylib.train import fit
 
-# Denoiser and diffusion were trained on a GPU; on one core they take hours.
-REBUILT = {"causal", "mixed", "mlm", "prefix", "dual"}
+# Mixed takes half an hour on one core; denoiser and diffusion, trained on a GPU, take hours.
+REBUILT = {"causal", "mlm", "prefix", "dual"}
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What the shipped checkpoints promise, and whether a rebuilt one keeps it: tests/rebuild.csv.
 
-    python -m mylib pretrain causal mixed mlm prefix dual --out build/rebuilt
+    python -m mylib pretrain causal mlm prefix dual --out build/rebuilt
     python tests/tools/promises.py build/rebuilt
 
 Thousands of steps make other weights of one other rounding, so a checkpoint that is trained anew
