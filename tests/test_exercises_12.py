@@ -370,7 +370,7 @@ def note(**changes):
         holds=lambda run: run.high < -2,
         control=right,
         seeds=(1, 2),
-        interval=(-4.99, -4.34),
+        interval=(-4.99, -4.11),
         threshold=-2.0,
         tuned_on=(0,),
     )
