@@ -158,6 +158,7 @@ def main(argv=None):
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # what conftest.py sets too late
     SERVER.set_forkserver_preload(list(LOADED))
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
+        os.environ["TMPDIR"] = scratch  # a child ends without tidying up
         free, kept = queue.Queue(), threading.Lock()
         for number in range(options.jobs):
             copy(ROOT, Path(scratch, str(number)))
