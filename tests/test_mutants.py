@@ -1,5 +1,5 @@
 """The small bugs of `tests/mutants/` fit the code as it is, and the committed table says of each
-that a test notices it. (Running them takes a quarter of an hour: `python tests/mutants/run.py`.)"""
+that a test notices it. (Running them takes some minutes: `python tests/mutants/run.py`.)"""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Would a test notice? Applies the small bugs of mutants.toml one by one and runs their tests.
 
-    python tests/mutants/run.py [ID ...] [--jobs N]      (all: a quarter of an hour on one core)
+    python tests/mutants/run.py [ID ...] [--jobs N]      (all: seven minutes with two jobs)
 
 Each bug goes into a copy of the tree; "killed" means that a test failed, "survived" that a test is
 missing. `results.csv` keeps what was found; named ids change their own rows only. Nothing is
