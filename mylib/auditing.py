@@ -20,8 +20,8 @@ from .masks import Mask, Rule, as_mask, bidirectional, causal, dense, reach
 from .mixers import Mixer, run
 from .probes import (
     NotFinite,
-    _finite,
     call,
+    comparable,
     embedding,
     evaluating,
     influence_strengths,
@@ -291,7 +291,7 @@ def _neighbours_change_nothing(
 
 def _differ(left: Tensor, right: Tensor) -> bool:
     same = _same(right.dtype)
-    left, right = (x.flatten(1).double() for x in _finite(left, right))
+    left, right = (x.flatten(1).double() for x in comparable(left, right))
     return bool(((left - right).abs() > same * scale(right)).any())
 
 

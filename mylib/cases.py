@@ -44,6 +44,8 @@ def parameters(model: Callable) -> Mapping[str, inspect.Parameter]:
 
 
 def cases(model: Callable, ids: Tensor, inputs: dict) -> Iterator[Case]:
+    """A text ids (T,) alone; and, where the model takes an ``attention_mask`` and ``inputs`` has
+    none, in a batch without padding and with pads on either side."""
     time = len(ids)
     every = torch.ones(time, dtype=torch.bool)
     yield Case("one row", every, ids[None], {})

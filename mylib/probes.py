@@ -125,7 +125,7 @@ def prefix_invariance(
                 if length > 1:
                     raise
                 continue
-            part, whole = _finite(part, full)
+            part, whole = comparable(part, full)
             moved = (part - whole[kept]).abs() > tolerance * scale(whole)
             changed[t, kept] = moved.any(-1).cpu()
     return changed
@@ -157,7 +157,7 @@ def _by_gradient(model: nn.Module, ids: Tensor, row: int, inputs: dict) -> Tenso
             handle.remove()
     if not leaves:
         raise ValueError("the model did not use its token embedding for these ids")
-    found = [strengths(each, *_finite(output), row) for each in leaves]
+    found = [strengths(each, *comparable(output), row) for each in leaves]
     return torch.stack(found).amax(0)
 
 
@@ -207,7 +207,7 @@ def _by_substitution(model: Callable, ids: Tensor, row: int, inputs: dict) -> Te
     swapped = torch.where(torch.eye(time, dtype=torch.bool, device=ids.device), other, ids)
     batch = torch.cat([ids, swapped])  # row 0 untouched, row j + 1 with token j replaced
     with torch.no_grad():
-        (output,) = _finite(call(model, batch, inputs).flatten(2).double())
+        (output,) = comparable(call(model, batch, inputs).flatten(2).double())
     moved = (output[1:] - output[:1]).abs()
     moved = moved.where(moved > ROUNDING * scale(output.flatten(0, 1)), 0.0)
     return moved.amax(-1).T.cpu()  # [i, j]
@@ -259,7 +259,7 @@ def call(model: Callable, ids: Tensor, inputs: dict) -> Tensor:
     return output
 
 
-def _finite(*outputs: Tensor) -> tuple[Tensor, ...]:
+def comparable(*outputs: Tensor) -> tuple[Tensor, ...]:
     """Outputs that can be compared: log-probabilities with -inf among them become probabilities."""
     if all(torch.isfinite(output).all() for output in outputs):
         return outputs

@@ -3,7 +3,6 @@
 The readers and the inputs are in `tests/fuzz`; `tests/fuzz/results.csv` says what was run by hand.
 """
 
-import copy
 import csv
 import json
 import math
@@ -15,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from safetensors.torch import load, save
+from test_squad import changed
 
 from mylib.masks import Mask, causal, dense, from_dense, padding, prefix_lm
 from mylib.objectives import Denoising, Rows
@@ -97,25 +97,12 @@ def spin():
 # -- what the inputs found, each by the input ----------------------------------------------------
 
 
-def changed(valid, *path, to):
-    """A copy of a structure with another value at one place; ``to=None`` takes it away."""
-    value = copy.deepcopy(valid)
-    holder = value
-    for key in path[:-1]:
-        holder = holder[key]
-    if to is None:
-        del holder[path[-1]]
-    else:
-        holder[path[-1]] = to
-    return value
-
-
 def in_grammar(*path, to):
-    return lambda folder: raw(toml(changed(files.GRAMMAR, *path, to=to)))
+    return lambda folder: raw(toml(changed(files.GRAMMAR, path, to)))
 
 
 def in_ledger(*path, to):
-    return lambda folder: raw(toml(changed(files.LEDGER, "row", 0, *path, to=to)))
+    return lambda folder: raw(toml(changed(files.LEDGER, ("row", 0, *path), to)))
 
 
 def in_config(name, value):
@@ -127,7 +114,7 @@ def in_notes(kind, *path, to):
 
     def made(folder):
         header, tensors = files.saved(folder, kind)
-        return files.safetensors(changed(header, "__metadata__", *path, to=to), tensors)
+        return files.safetensors(changed(header, ("__metadata__", *path), to), tensors)
 
     return made
 
@@ -174,8 +161,9 @@ FOUND = [
     ("config", in_config("set", {"mask": []}), r"mask is one of causal, .*got \[\]"),
     ("config", in_config("set", {"rate": "a"}), "settings of another type for MaskedLM"),
     ("config", in_config("set", {"split": [10**400, 0.5, 0]}), "settings of another type"),
-    ("squad", given_bytes(raw(json.dumps(changed(files.SQUAD, "data", 0, "paragraphs", 0, "context",
-        to="Ada wrote \ud800")))), "'context' has half a surrogate pair"),
+    ("squad", given_bytes(raw(json.dumps(changed(
+        files.SQUAD, ("data", 0, "paragraphs", 0, "context"), "Ada wrote \ud800")))),
+        "'context' has half a surrogate pair"),
     # panics of tiktoken, and vocabularies that cannot spell
     ("ranks", in_ranks(files.RANKS[:-1]), "1 of the 256 single bytes are no tokens"),
     ("ranks", in_ranks([*files.RANKS, files.RANKS[0]]), "every token once, with the ids 6..264"),
